@@ -1,0 +1,216 @@
+"""What must be kept of the samples of a layer, one number per element, so that every statistic follows later?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mcaprobe.errors import InputError
+
+# Elements per sweep: the float64 scratch of one chunk stays in the second-level cache.
+CHUNK = 32_768
+# The counts of zeros, NaNs and infinities are int16.
+MOST_SAMPLES = 32_767
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Moments:
+    """Count, mean, M2, extremes and zero/NaN/inf counts of the samples of one activation, elementwise.
+
+    NaN and infinite values are counted and left out of `mean`, `m2`, `minimum` and `maximum`. The bits of the
+    result depend on the samples, their order and the grouping into blocks only: every step is a correctly rounded
+    elementary operation on one element, so neither threads nor vector width change it.
+
+    Attributes:
+        n: Samples seen, the non-finite ones included.
+        mean: Mean of the finite samples, float64; 0 where there is none.
+        m2: Sum of squared distances of the finite samples from their mean, float64.
+        minimum, maximum: Extremes of the finite samples, in the dtype of the activation; +inf, -inf where none.
+        reference: The IEEE activation (shape and dtype of the layer).
+        zeros, nans, infs: Samples that were 0 (either sign), NaN, infinite; int16.
+    """
+
+    __slots__ = ("n", "mean", "m2", "minimum", "maximum", "reference", "zeros", "_nans", "_infs")
+
+    def __init__(self, n: int, mean: Tensor, m2: Tensor, minimum: Tensor, maximum: Tensor, reference: Tensor,
+                 zeros: Tensor, nans: Tensor | None = None, infs: Tensor | None = None) -> None:
+        self.n = n
+        self.mean = mean
+        self.m2 = m2
+        self.minimum = minimum
+        self.maximum = maximum
+        self.reference = reference
+        self.zeros = zeros
+        self._nans = nans
+        self._infs = infs
+
+    @classmethod
+    def empty(cls, reference: Tensor) -> Moments:
+        """Return the moments of no sample of the layer whose IEEE activation is `reference` (floating, any shape).
+
+        The reference is copied: a later in-place change of the activation does not reach the statistics.
+        """
+        if not reference.is_floating_point():
+            raise InputError(f"Expected a floating-point activation, got {reference.dtype}; "
+                             "pool indices have IndexMoments.")
+        reference = reference.detach().clone(memory_format=torch.contiguous_format)
+        accumulator = torch.zeros_like(reference, dtype=torch.float64)
+        infinity = torch.full_like(reference, torch.inf)
+        zeros = torch.zeros_like(reference, dtype=torch.int16)
+        return cls(0, accumulator, accumulator.clone(), infinity, -infinity, reference, zeros)
+
+    @property
+    def nans(self) -> Tensor:
+        """Samples that were NaN, int16, the layer's shape."""
+        return torch.zeros_like(self.zeros) if self._nans is None else self._nans
+
+    @property
+    def infs(self) -> Tensor:
+        """Samples that were +inf or -inf, int16, the layer's shape."""
+        return torch.zeros_like(self.zeros) if self._infs is None else self._infs
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.reference.shape
+
+    @property
+    def all_finite(self) -> bool:
+        """Whether no NaN and no infinity was counted in any sample (the reference is not looked at)."""
+        return self._nans is None and self._infs is None
+
+    def finite_count(self) -> Tensor | float:
+        """Finite samples of each element: one float where all were finite, else float64 of the layer's shape."""
+        if self.all_finite:
+            return float(self.n)
+        return (self.n - self.nans.double()).sub_(self.infs)
+
+    def update(self, sample: Tensor) -> Moments:
+        """Take in one sample of the activation (shape and dtype of the reference); return self.
+
+        Welford (1962): d = x - mean; mean += d / n; M2 += d (x - mean), in float64.
+        """
+        if sample.shape != self.shape or sample.dtype != self.reference.dtype:
+            raise InputError(f"Expected a sample of shape {tuple(self.shape)} and {self.reference.dtype}, "
+                             f"got {tuple(sample.shape)} and {sample.dtype}.")
+        if self.n >= MOST_SAMPLES:
+            raise InputError(f"Expected at most {MOST_SAMPLES} samples in one set of moments.")
+        self.n += 1
+        sample = sample.detach().contiguous()
+        # A sum is finite only if all its terms are; where it overflows by itself, the slow path is right too.
+        finite = None if bool(torch.isfinite(sample.sum())) else torch.isfinite(sample)
+        if finite is not None and bool(finite.all()):
+            finite = None
+        if finite is not None:
+            self._count_specials(sample, finite)
+        self.zeros.add_(sample == 0)
+        self._sweep(sample, finite)
+        return self
+
+    def _count_specials(self, sample: Tensor, finite: Tensor) -> None:
+        nans = torch.isnan(sample)
+        infs = ~(finite | nans)
+        if bool(nans.any()):
+            self._nans = self.nans.add_(nans)
+        if bool(infs.any()):
+            self._infs = self.infs.add_(infs)
+
+    def _sweep(self, sample: Tensor, finite: Tensor | None) -> None:
+        """Add one sample to mean, M2 and the extremes, chunk by chunk; `finite` marks the elements to take."""
+        count = self.finite_count()
+        flat = [t.view(-1) for t in (sample, self.mean, self.m2, self.minimum, self.maximum)]
+        for x, mean, m2, low, high, counts, keep in zip(
+                *(t.split(CHUNK) for t in flat), _chunks(count, len(flat[0])), _chunks(finite, len(flat[0])),
+                strict=True):
+            below = above = x
+            value = x.to(torch.float64, copy=True)
+            if keep is not None:
+                value = torch.where(keep, value, mean)
+                below, above = torch.where(keep, x, torch.inf), torch.where(keep, x, -torch.inf)
+            # clamp: an element without a finite sample so far has d = 0 and count 0.
+            divisor = counts.clamp(min=1) if isinstance(counts, Tensor) else counts
+            distance = value - mean
+            mean.add_(distance / divisor)
+            m2.add_(distance.mul_(value.sub_(mean)))
+            torch.minimum(low, below, out=low)
+            torch.maximum(high, above, out=high)
+
+    def merge(self, other: Moments) -> Moments:
+        """Take in the samples of `other`, a later block of the same layer; return self.
+
+        Chan, Golub & LeVeque (1979): with d = mean_b - mean_a, mean = mean_a + d (n_b / n) and
+        M2 = M2_a + M2_b + d^2 (n_a n_b / n). Merging blocks in another order or grouping can change the last bits.
+        """
+        same_layer(self.reference, other.reference)
+        if self.n + other.n > MOST_SAMPLES:
+            raise InputError(f"Expected at most {MOST_SAMPLES} samples in one set of moments.")
+        a, b = self.finite_count(), other.finite_count()
+        self.n += other.n
+        if other.n:
+            _chan(self, other, a, b)
+        for name in ("_nans", "_infs"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if theirs is not None:
+                setattr(self, name, theirs.clone() if mine is None else mine.add_(theirs))
+        self.zeros.add_(other.zeros)
+        torch.minimum(self.minimum, other.minimum, out=self.minimum)
+        torch.maximum(self.maximum, other.maximum, out=self.maximum)
+        return self
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors that from_state() needs (contiguous; `nans`, `infs` only where there were any)."""
+        state = {"n": torch.tensor(self.n), "mean": self.mean, "m2": self.m2, "minimum": self.minimum,
+                 "maximum": self.maximum, "reference": self.reference, "zeros": self.zeros}
+        specials = {"nans": self._nans, "infs": self._infs}
+        return state | {name: counts for name, counts in specials.items() if counts is not None}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> Moments:
+        """Return the moments whose state() is `state`; the tensors are used, not copied."""
+        expect_keys("moments", state, {"n", "mean", "m2", "minimum", "maximum", "reference", "zeros"})
+        return cls(int(state["n"]), state["mean"], state["m2"], state["minimum"], state["maximum"],
+                   state["reference"], state["zeros"], state.get("nans"), state.get("infs"))
+
+
+def _chan(a: Moments, b: Moments, count_a: Tensor | float, count_b: Tensor | float) -> None:
+    """Combine mean and M2 of two blocks into `a`; counts are per element where anything was not finite."""
+    total = count_a + count_b
+    if isinstance(total, Tensor):
+        total = total.clamp(min=1)
+    distance = b.mean - a.mean
+    share, weight = count_b / total, count_a * count_b / total
+    squared = distance * distance * weight
+    if isinstance(weight, Tensor):
+        squared = torch.where(weight == 0, 0.0, squared)
+    elif weight == 0:
+        squared.zero_()
+    a.mean.add_(distance * share)
+    a.m2.add_(b.m2).add_(squared)
+
+
+def _chunks(values: Tensor | float | None, size: int) -> tuple[Tensor | float | None, ...]:
+    """Return `values` in the chunks of the sweep: slices of a tensor, repeats of anything else."""
+    if isinstance(values, Tensor):
+        return values.view(-1).split(CHUNK)
+    # torch splits an empty tensor into one empty chunk.
+    return (values,) * max(1, -(-size // CHUNK))
+
+
+def same_layer(mine: Tensor, theirs: Tensor) -> None:
+    """Refuse to merge blocks that were measured against different IEEE activations."""
+    if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
+        raise InputError(f"Expected a block of shape {tuple(mine.shape)} and {mine.dtype}, "
+                         f"got {tuple(theirs.shape)} and {theirs.dtype}.")
+    if mine.is_floating_point():
+        # Bits, not values: a NaN equals itself, and -0 is not the 0 of another kernel.
+        bits = BITS[mine.element_size()]
+        mine, theirs = mine.view(bits), theirs.view(bits)
+    if not torch.equal(mine, theirs):
+        raise InputError("Expected blocks with the same IEEE reference; these come from different kernels, "
+                         "models or inputs and are not merged.")
+
+
+def expect_keys(what: str, state: dict[str, Tensor], keys: set[str]) -> None:
+    """Refuse a stored state that lacks some of its tensors."""
+    missing = sorted(keys - state.keys())
+    if missing:
+        raise InputError(f"Expected the state of {what}, but {', '.join(missing)} missing; got {sorted(state)}.")
