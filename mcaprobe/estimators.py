@@ -139,7 +139,7 @@ def raw_score(m: Moments, method: Method, reference: Reference, error: Error) ->
         bits = log2_std(m).neg_()
         bits += torch.log2(magnitude) if error == "relative" else floor_log2(magnitude)
     else:
-        deviation = torch.maximum(m.maximum.double() - centre, centre - m.minimum.double())
+        deviation = largest_deviation(m, reference)
         if error == "relative":
             bits = -ceil_log2(deviation / magnitude)
         else:
@@ -170,7 +170,8 @@ def score(m: Moments, estimator: Estimator) -> tuple[Tensor, Tensor]:
     if estimator.convention == "published":
         return _published(m, estimator, bits, codes, cost)
     varies = codes == Class.NUMBER
-    codes[varies & (bits <= 0)] = Class.NOISE
+    # Not (> 0): bits are NaN where a float64 mean overflowed, and nothing is known to be significant there.
+    codes[varies & ~(bits > 0)] = Class.NOISE
     return bits.masked_fill_(~varies, torch.nan), codes
 
 
@@ -200,11 +201,22 @@ def log2_std(m: Moments) -> Tensor:
     """Return log2 of the standard deviation (ddof 0) of the samples, float64; -inf where they do not vary."""
     result = torch.log2(m.m2 / m.n).mul_(0.5)
     if m.reference.dtype == torch.float64:
-        # M2 under- or overflows where deviations leave 1e-150..1e150: half the range bounds the std from above.
-        lost = ((m.m2 < 1e-290) | (m.m2 > 1e300)) & (m.minimum < m.maximum)
+        # M2 under- or overflows where deviations leave 1e-145..1e150: half the range bounds the std from above.
+        lost = ~((m.m2 >= 1e-290) & (m.m2 <= 1e300)) & (m.minimum < m.maximum)
         if bool(lost.any()):
             result[lost] = torch.log2(m.maximum[lost] / 2 - m.minimum[lost] / 2)
     return result
+
+
+def largest_deviation(m: Moments, reference: Reference) -> Tensor:
+    """Return the largest |X - reference| over the samples, float64."""
+    low, high = m.minimum.double(), m.maximum.double()
+    if reference == "ieee":
+        return torch.maximum(high - m.reference, m.reference - low)
+    origin = m.origin()
+    if origin is not None:
+        low, high = low - origin, high - origin
+    return torch.maximum(high - m.offset, m.offset - low)
 
 
 def floor_log2(x: Tensor) -> Tensor:
@@ -223,7 +235,7 @@ def _published(m: Moments, e: Estimator, bits: Tensor, codes: Tensor, cost: floa
     """Return bits and classes as published: every finite element has bits, ZERO and everything <= 0 is NOISE."""
     most = stored_bits(m.reference.dtype)
     centre = (m.reference if e.reference == "ieee" else m.mean).double()
-    deviation = torch.maximum(m.maximum.double() - centre, centre - m.minimum.double())
+    deviation = largest_deviation(m, e.reference)
     if e.error == "absolute":
         # The package leaves the exponent of a reference 0 out of the absolute error.
         plain = -log2_std(m) if e.method == "cnh" else -ceil_log2(deviation)

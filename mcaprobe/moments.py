@@ -21,21 +21,24 @@ class Moments:
     result depend on the samples, their order and the grouping into blocks only: every step is a correctly rounded
     elementary operation on one element, so neither threads nor vector width change it.
 
+    float64 activations are accumulated as differences to the reference (origin()): samples a few ulps apart have a
+    mean between two floats, and a rounded mean would spoil M2. Narrower activations leave 29 bits for that.
+
     Attributes:
         n: Samples seen, the non-finite ones included.
-        mean: Mean of the finite samples, float64; 0 where there is none.
+        offset: Mean of the finite samples less origin(), float64; 0 where there is none. `mean` is the sum.
         m2: Sum of squared distances of the finite samples from their mean, float64.
         minimum, maximum: Extremes of the finite samples, in the dtype of the activation; +inf, -inf where none.
         reference: The IEEE activation (shape and dtype of the layer).
         zeros, nans, infs: Samples that were 0 (either sign), NaN, infinite; int16.
     """
 
-    __slots__ = ("n", "mean", "m2", "minimum", "maximum", "reference", "zeros", "_nans", "_infs")
+    __slots__ = ("n", "offset", "m2", "minimum", "maximum", "reference", "zeros", "_nans", "_infs")
 
-    def __init__(self, n: int, mean: Tensor, m2: Tensor, minimum: Tensor, maximum: Tensor, reference: Tensor,
+    def __init__(self, n: int, offset: Tensor, m2: Tensor, minimum: Tensor, maximum: Tensor, reference: Tensor,
                  zeros: Tensor, nans: Tensor | None = None, infs: Tensor | None = None) -> None:
         self.n = n
-        self.mean = mean
+        self.offset = offset
         self.m2 = m2
         self.minimum = minimum
         self.maximum = maximum
@@ -68,6 +71,16 @@ class Moments:
     def infs(self) -> Tensor:
         """Samples that were +inf or -inf, int16, the layer's shape."""
         return torch.zeros_like(self.zeros) if self._infs is None else self._infs
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the finite samples, float64; where there is none, origin() or 0."""
+        origin = self.origin()
+        return self.offset if origin is None else origin + self.offset
+
+    def origin(self) -> Tensor | None:
+        """Return what offset, M2's differences, are counted from: the finite reference (float64), else None for 0."""
+        return self.reference.nan_to_num(0.0, 0.0, 0.0) if self.reference.dtype == torch.float64 else None
 
     @property
     def shape(self) -> torch.Size:
@@ -117,12 +130,14 @@ class Moments:
     def _sweep(self, sample: Tensor, finite: Tensor | None) -> None:
         """Add one sample to mean, M2 and the extremes, chunk by chunk; `finite` marks the elements to take."""
         count = self.finite_count()
-        flat = [t.view(-1) for t in (sample, self.mean, self.m2, self.minimum, self.maximum)]
-        for x, mean, m2, low, high, counts, keep in zip(
-                *(t.split(CHUNK) for t in flat), _chunks(count, len(flat[0])), _chunks(finite, len(flat[0])),
-                strict=True):
+        flat = [t.view(-1) for t in (sample, self.offset, self.m2, self.minimum, self.maximum)]
+        per_element = [_chunks(values, sample.numel()) for values in (count, finite, self.origin())]
+        for x, mean, m2, low, high, counts, keep, origin in zip(
+                *(t.split(CHUNK) for t in flat), *per_element, strict=True):
             below = above = x
             value = x.to(torch.float64, copy=True)
+            if origin is not None:
+                value.sub_(origin)
             if keep is not None:
                 value = torch.where(keep, value, mean)
                 below, above = torch.where(keep, x, torch.inf), torch.where(keep, x, -torch.inf)
@@ -158,7 +173,7 @@ class Moments:
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that from_state() needs (contiguous; `nans`, `infs` only where there were any)."""
-        state = {"n": torch.tensor(self.n), "mean": self.mean, "m2": self.m2, "minimum": self.minimum,
+        state = {"n": torch.tensor(self.n), "offset": self.offset, "m2": self.m2, "minimum": self.minimum,
                  "maximum": self.maximum, "reference": self.reference, "zeros": self.zeros}
         specials = {"nans": self._nans, "infs": self._infs}
         return state | {name: counts for name, counts in specials.items() if counts is not None}
@@ -166,24 +181,24 @@ class Moments:
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Moments:
         """Return the moments whose state() is `state`; the tensors are used, not copied."""
-        expect_keys("moments", state, {"n", "mean", "m2", "minimum", "maximum", "reference", "zeros"})
-        return cls(int(state["n"]), state["mean"], state["m2"], state["minimum"], state["maximum"],
+        expect_keys("moments", state, {"n", "offset", "m2", "minimum", "maximum", "reference", "zeros"})
+        return cls(int(state["n"]), state["offset"], state["m2"], state["minimum"], state["maximum"],
                    state["reference"], state["zeros"], state.get("nans"), state.get("infs"))
 
 
 def _chan(a: Moments, b: Moments, count_a: Tensor | float, count_b: Tensor | float) -> None:
-    """Combine mean and M2 of two blocks into `a`; counts are per element where anything was not finite."""
+    """Combine offset and M2 of two blocks into `a`; counts are per element where anything was not finite."""
     total = count_a + count_b
     if isinstance(total, Tensor):
         total = total.clamp(min=1)
-    distance = b.mean - a.mean
+    distance = b.offset - a.offset
     share, weight = count_b / total, count_a * count_b / total
     squared = distance * distance * weight
     if isinstance(weight, Tensor):
         squared = torch.where(weight == 0, 0.0, squared)
     elif weight == 0:
         squared.zero_()
-    a.mean.add_(distance * share)
+    a.offset.add_(distance * share)
     a.m2.add_(b.m2).add_(squared)
 
 
