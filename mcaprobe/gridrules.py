@@ -62,7 +62,8 @@ def _upsample(a: dict[str, Any], before: Sequence[int], after: Sequence[int]) ->
     for b, c, factor in zip(before[-len(_scales(a)) :], after[-len(_scales(a)) :], _scales(a), strict=True):
         scale = b / c if factor is None else 1 / factor
         if a["align_corners"]:
-            steps.append(((b - 1) / (c - 1), 0.0) if c > 1 else (1.0, 0.0))
+            corners = ((b - 1) / (c - 1), 0.0) if c > 1 else (1.0, 0.0)
+            steps.append(corners if b > 1 else aligned(b, c))  # one voxel spread out keeps its field of view
         else:
             steps.append((scale, (scale - 1) / 2))
     return steps
