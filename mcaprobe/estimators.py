@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, get_args
@@ -18,6 +19,7 @@ Method = Literal["cnh", "general"]
 Reference = Literal["ieee", "mean"]
 Error = Literal["relative", "absolute"]
 Convention = Literal["classes", "published"]
+Combination = tuple[Method, Reference, Error]
 
 
 def _expect_share(name: str, value: float) -> None:
@@ -28,10 +30,10 @@ def _expect_share(name: str, value: float) -> None:
 class Class(IntEnum):
     """The kind of an element; the codes are those of files and pictures, not the order of precedence.
 
-    Precedence: UNDEFINED (no sample is finite), NAN (seen in any sample or in the IEEE run), INF (likewise), ZERO
-    (every sample and the IEEE run are 0), EXACT (all samples equal the IEEE run), SHIFTED (all samples are equal,
-    the IEEE run differs), NOISE (significant bits <= 0, or reference 0 with a non-zero sample), else NUMBER.
-    All but NOISE and NUMBER are facts about the samples: they do not depend on the estimator.
+    First match wins: UNDEFINED (no sample is finite), NAN (seen in any sample or in the IEEE run), INF
+    (likewise), ZERO (every sample and the IEEE run are 0), EXACT (all samples equal the IEEE run), SHIFTED
+    (all samples are equal, the IEEE run differs), NOISE (significant bits <= 0, or reference 0 with a
+    non-zero sample), else NUMBER. All but the last two are facts about the samples, whatever the estimator.
     """
 
     NUMBER = 0
@@ -51,15 +53,16 @@ class Estimator:
     Attributes:
         method: `cnh` (centred normality hypothesis) or `general` (no assumption about the distribution).
         reference: The IEEE run or the mean of the samples.
-        error: Z = X / reference - 1, or Z = X - reference. As in the package significantdigits, absolute bits are
-            counted from the exponent of the reference: a constant floor(log2 |reference|) is added.
-        probability: The stated bits are significant with this probability. `general` has none of its own: n samples
-            support supported_probability(n, confidence).
+        error: Z = X / reference - 1, or Z = X - reference. As in the package significantdigits, absolute
+            bits are counted from the exponent of the reference: a constant floor(log2 |reference|) is
+            added.
+        probability: The stated bits are significant with this probability. `general` has none of its own: n
+            samples support supported_probability(n, confidence).
         confidence: of the statement above.
-        convention: `classes` gives NaN bits to elements that are neither NUMBER nor NOISE. `published` is what the
-            package's numbers were published as: an element without any deviation has all stored mantissa bits (less
-            the shift of CNH), shifted elements are scored by their largest |Z|, zero elements have 0 bits and count
-            as noise.
+        convention: `classes` gives NaN bits to elements that are neither NUMBER nor NOISE. `published` is
+            what the package's numbers were published as: an element without any deviation has all stored
+            mantissa bits (less the shift of CNH), shifted elements are scored by their largest |Z|, zero
+            elements have 0 bits and count as noise.
     """
 
     method: Method = "cnh"
@@ -73,32 +76,36 @@ class Estimator:
         choices = {"method": Method, "reference": Reference, "error": Error, "convention": Convention}
         for name, choice in choices.items():
             if getattr(self, name) not in get_args(choice):
-                raise InputError(f"Expected {name} to be one of {', '.join(get_args(choice))}, "
-                                 f"got {getattr(self, name)!r}.")
+                raise InputError(
+                    f"Expected {name} to be one of {', '.join(get_args(choice))}, "
+                    f"got {getattr(self, name)!r}."
+                )
         for name in ("probability", "confidence"):
             _expect_share(name, getattr(self, name))
 
     def __str__(self) -> str:
         published = ", published convention" if self.convention == "published" else ""
-        return (f"{self.method} {self.error} to {self.reference}, p = {self.probability:g}, "
-                f"confidence = {self.confidence:g}{published}")
+        return (
+            f"{self.method} {self.error} to {self.reference}, p = {self.probability:g}, "
+            f"confidence = {self.confidence:g}{published}"
+        )
 
 
 DEFAULT = Estimator()
 
 
 def stored_bits(dtype: torch.dtype) -> int:
-    """Return the stored mantissa bits of a floating dtype (23 for float32, 52 for float64), as numpy's nmant."""
+    """Return the stored mantissa bits of a floating dtype: 23 for float32, 52 for float64."""
     return round(-math.log2(torch.finfo(dtype).eps))
 
 
 def mantissa_bits(dtype: torch.dtype) -> int:
-    """Return the mantissa bits of a floating dtype, the implicit one included (24 for float32, 53 for float64)."""
+    """Return the mantissa bits of a floating dtype, the implicit one included: 24 for float32, 53 for float64."""
     return stored_bits(dtype) + 1
 
 
 def supported_probability(n: int, confidence: float = 0.95) -> float:
-    """Return the largest probability that n samples without a failure support (General method): (1 - c)^(1/n)."""
+    """Return the largest probability that n samples without a failure support (General): (1 - c)^(1/n)."""
     if n < 1:
         raise InputError(f"Expected at least 1 sample, got {n}.")
     _expect_share("confidence", confidence)
@@ -106,16 +113,17 @@ def supported_probability(n: int, confidence: float = 0.95) -> float:
 
 
 def samples_needed(probability: float, confidence: float = 0.95) -> int:
-    """Return how many samples without a failure support `probability`: ceil(ln(1 - c) / ln p); 59 for .95, .95."""
+    """Return how many samples without a failure support p: ceil(ln(1 - c) / ln p), 59 for .95 and .95."""
     _expect_share("probability", probability)
     _expect_share("confidence", confidence)
     return math.ceil(math.log(1 - confidence) / math.log(probability))
 
 
 def shift(n: int, estimator: Estimator) -> float:
-    """Return the bits that probability and confidence cost at n samples; 1.84 at n = 10 for CNH, 0 for General.
+    """Return the bits that probability and confidence cost: 1.84 at n = 10 for CNH, 0 for General.
 
-    1/2 log2((n - 1) / chi2) + log2(Phi^-1((p + 1) / 2)), chi2 the (1 - c)/2 quantile with n - 1 degrees of freedom.
+    1/2 log2((n - 1) / chi2) + log2(Phi^-1((p + 1) / 2)), chi2 the (1 - c)/2 quantile with n - 1 degrees of
+    freedom.
     """
     if n < 2:
         raise InputError(f"Expected at least 2 samples to estimate significant bits, got {n}.")
@@ -127,24 +135,40 @@ def shift(n: int, estimator: Estimator) -> float:
 
 
 def raw_score(m: Moments, method: Method, reference: Reference, error: Error) -> Tensor:
-    """Return the bits before shift(): float64, any real number, -inf where the reference is 0 and a sample is not.
+    """Return the bits before shift(), float64: any real number, -inf where the reference is 0.
 
-    CNH: -log2 std(Z), std with ddof 0 as the package. General: the largest integer k with all |Z| <= 2^-k, from the
-    extremes; the package's number before its clip to [0, stored mantissa bits]. Where an element does not vary, or
-    saw NaN or infinity, the value means nothing: fixed_classes() tells.
+    CNH: -log2 std(Z), std with ddof 0 as the package. General: the largest integer k with all
+    |Z| <= 2^-k, from the extremes; the package's number before its clip to [0, stored mantissa bits].
+    Where an element does not vary, or saw NaN or infinity, the value means nothing: fixed_classes() tells.
     """
-    centre = (m.reference if reference == "ieee" else m.mean).double()
-    magnitude = centre.abs()
-    if method == "cnh":
-        bits = log2_std(m).neg_()
-        bits += torch.log2(magnitude) if error == "relative" else floor_log2(magnitude)
-    else:
-        deviation = largest_deviation(m, reference)
-        if error == "relative":
-            bits = -ceil_log2(deviation / magnitude)
-        else:
-            bits = floor_log2(magnitude) - ceil_log2(deviation)
-    return bits.masked_fill_(centre == 0, -torch.inf)
+    return next(raw_scores(m, (method,), (reference,), (error,)))[1]
+
+
+def raw_scores(
+    m: Moments,
+    methods: tuple[Method, ...] = get_args(Method),
+    references: tuple[Reference, ...] = get_args(Reference),
+    errors: tuple[Error, ...] = get_args(Error),
+) -> Iterator[tuple[Combination, Tensor]]:
+    """Yield (method, reference, error) and its raw_score(); logarithms are shared between combinations."""
+    spread = log2_std(m) if "cnh" in methods else torch.empty(0)
+    for reference in references:
+        magnitude = (m.reference if reference == "ieee" else m.mean).double().abs()
+        deviation = largest_deviation(m, reference) if "general" in methods else torch.empty(0)
+        for error in errors:
+            # std(X / reference - 1) = std(X) / |reference|: a difference of logarithms.
+            if error == "absolute":
+                scale = floor_log2(magnitude)
+            elif "cnh" in methods:
+                scale = torch.log2(magnitude)
+            for method in methods:
+                if method == "cnh":
+                    bits = scale - spread
+                elif error == "relative":
+                    bits = -ceil_log2(deviation / magnitude)
+                else:
+                    bits = scale - ceil_log2(deviation)
+                yield (method, reference, error), bits.masked_fill_(magnitude == 0, -torch.inf)
 
 
 def fixed_classes(m: Moments) -> Tensor:
@@ -176,7 +200,7 @@ def score(m: Moments, estimator: Estimator) -> tuple[Tensor, Tensor]:
 
 
 def significant_bits(m: Moments, estimator: Estimator = DEFAULT) -> Tensor:
-    """Return the significant bits of each element, float64, unclipped; NaN unless the class is NUMBER or NOISE.
+    """Return the significant bits of each element, float64, unclipped; NaN unless it is NUMBER or NOISE.
 
     -inf where the reference is 0 and a sample is not. The convention `published` clips General to
     [0, stored mantissa bits] and gives bits to the other finite elements as well (see Estimator).
@@ -190,7 +214,7 @@ def classes(m: Moments, estimator: Estimator = DEFAULT) -> Tensor:
 
 
 def snr_below_one(m: Moments) -> Tensor:
-    """Return where the samples vary and std >= |mean| (std with ddof 0), bool; False where one was not finite."""
+    """Return where the samples vary with std >= |mean| (ddof 0), bool; False where one was not finite."""
     if m.n < 2:
         raise InputError(f"Expected at least 2 samples for a signal-to-noise ratio, got {m.n}.")
     below = (m.m2 / m.n >= m.mean * m.mean) & (m.minimum < m.maximum)
@@ -201,7 +225,8 @@ def log2_std(m: Moments) -> Tensor:
     """Return log2 of the standard deviation (ddof 0) of the samples, float64; -inf where they do not vary."""
     result = torch.log2(m.m2 / m.n).mul_(0.5)
     if m.reference.dtype == torch.float64:
-        # M2 under- or overflows where deviations leave 1e-145..1e150: half the range bounds the std from above.
+        # M2 under- or overflows where deviations leave 1e-145..1e150: half the range bounds the std from
+        # above.
         lost = ~((m.m2 >= 1e-290) & (m.m2 <= 1e300)) & (m.minimum < m.maximum)
         if bool(lost.any()):
             result[lost] = torch.log2(m.maximum[lost] / 2 - m.minimum[lost] / 2)
@@ -220,7 +245,7 @@ def largest_deviation(m: Moments, reference: Reference) -> Tensor:
 
 
 def floor_log2(x: Tensor) -> Tensor:
-    """Return the exponent e with 2^e <= x < 2^(e+1), exactly, for x > 0 in float64; 0 for x = 0 as the package."""
+    """Return the exponent e with 2^e <= x < 2^(e+1), exactly, for float64 x > 0; 0 for 0, as the package."""
     return torch.frexp(x).exponent.double().sub_((x != 0).double())
 
 
@@ -232,7 +257,7 @@ def ceil_log2(x: Tensor) -> Tensor:
 
 
 def _published(m: Moments, e: Estimator, bits: Tensor, codes: Tensor, cost: float) -> tuple[Tensor, Tensor]:
-    """Return bits and classes as published: every finite element has bits, ZERO and everything <= 0 is NOISE."""
+    """Return bits and classes as published: every finite element has bits, and is NOISE if they are <= 0."""
     most = stored_bits(m.reference.dtype)
     centre = (m.reference if e.reference == "ieee" else m.mean).double()
     deviation = largest_deviation(m, e.reference)

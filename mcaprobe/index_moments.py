@@ -27,7 +27,7 @@ class IndexMoments:
 
     @classmethod
     def empty(cls, reference: Tensor) -> IndexMoments:
-        """Return the counts of no sample; `reference` holds the integer indices of the IEEE run, any shape."""
+        """Return the counts of no sample; `reference` holds the IEEE run's integer indices, any shape."""
         if reference.is_floating_point() or reference.is_complex() or reference.dtype == torch.bool:
             raise InputError(f"Expected integer pool indices, got {reference.dtype}.")
         reference = reference.detach().to(torch.int64, copy=True, memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""What must be kept of the samples of a layer, one number per element, so that every statistic follows later?"""
+"""What must be kept of the samples of a layer, element by element, so that every statistic can follow?"""
 
 from __future__ import annotations
 
@@ -18,25 +18,38 @@ class Moments:
     """Count, mean, M2, extremes and zero/NaN/inf counts of the samples of one activation, elementwise.
 
     NaN and infinite values are counted and left out of `mean`, `m2`, `minimum` and `maximum`. The bits of the
-    result depend on the samples, their order and the grouping into blocks only: every step is a correctly rounded
+    result depend on the samples, their order and the grouping into blocks only: every step is a correctly
+        rounded
     elementary operation on one element, so neither threads nor vector width change it.
 
-    float64 activations are accumulated as differences to the reference (origin()): samples a few ulps apart have a
-    mean between two floats, and a rounded mean would spoil M2. Narrower activations leave 29 bits for that.
+    float64 activations are accumulated as differences to the reference (origin()): samples a few ulps apart
+    have a mean between two floats, and a rounded mean would spoil M2. Narrower activations leave 29 bits
+    for that.
 
     Attributes:
         n: Samples seen, the non-finite ones included.
         offset: Mean of the finite samples less origin(), float64; 0 where there is none. `mean` is the sum.
         m2: Sum of squared distances of the finite samples from their mean, float64.
-        minimum, maximum: Extremes of the finite samples, in the dtype of the activation; +inf, -inf where none.
+        minimum, maximum: Extremes of the finite samples, in the dtype of the activation; +inf, -inf where
+            none.
         reference: The IEEE activation (shape and dtype of the layer).
         zeros, nans, infs: Samples that were 0 (either sign), NaN, infinite; int16.
     """
 
     __slots__ = ("n", "offset", "m2", "minimum", "maximum", "reference", "zeros", "_nans", "_infs")
 
-    def __init__(self, n: int, offset: Tensor, m2: Tensor, minimum: Tensor, maximum: Tensor, reference: Tensor,
-                 zeros: Tensor, nans: Tensor | None = None, infs: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        n: int,
+        offset: Tensor,
+        m2: Tensor,
+        minimum: Tensor,
+        maximum: Tensor,
+        reference: Tensor,
+        zeros: Tensor,
+        nans: Tensor | None = None,
+        infs: Tensor | None = None,
+    ) -> None:
         self.n = n
         self.offset = offset
         self.m2 = m2
@@ -49,13 +62,15 @@ class Moments:
 
     @classmethod
     def empty(cls, reference: Tensor) -> Moments:
-        """Return the moments of no sample of the layer whose IEEE activation is `reference` (floating, any shape).
+        """Return the moments of no sample; `reference` is the IEEE activation (floating, any shape).
 
         The reference is copied: a later in-place change of the activation does not reach the statistics.
         """
         if not reference.is_floating_point():
-            raise InputError(f"Expected a floating-point activation, got {reference.dtype}; "
-                             "pool indices have IndexMoments.")
+            raise InputError(
+                f"Expected a floating-point activation, got {reference.dtype}; "
+                "pool indices have IndexMoments."
+            )
         reference = reference.detach().clone(memory_format=torch.contiguous_format)
         accumulator = torch.zeros_like(reference, dtype=torch.float64)
         infinity = torch.full_like(reference, torch.inf)
@@ -79,7 +94,7 @@ class Moments:
         return self.offset if origin is None else origin + self.offset
 
     def origin(self) -> Tensor | None:
-        """Return what offset, M2's differences, are counted from: the finite reference (float64), else None for 0."""
+        """Return what `offset` is counted from, float64: the finite reference of a float64 layer, else None (0)."""
         return self.reference.nan_to_num(0.0, 0.0, 0.0) if self.reference.dtype == torch.float64 else None
 
     @property
@@ -92,7 +107,7 @@ class Moments:
         return self._nans is None and self._infs is None
 
     def finite_count(self) -> Tensor | float:
-        """Finite samples of each element: one float where all were finite, else float64 of the layer's shape."""
+        """Finite samples of each element: one float if all were finite, else float64 of the layer's shape."""
         if self.all_finite:
             return float(self.n)
         return (self.n - self.nans.double()).sub_(self.infs)
@@ -103,8 +118,10 @@ class Moments:
         Welford (1962): d = x - mean; mean += d / n; M2 += d (x - mean), in float64.
         """
         if sample.shape != self.shape or sample.dtype != self.reference.dtype:
-            raise InputError(f"Expected a sample of shape {tuple(self.shape)} and {self.reference.dtype}, "
-                             f"got {tuple(sample.shape)} and {sample.dtype}.")
+            raise InputError(
+                f"Expected a sample of shape {tuple(self.shape)} and {self.reference.dtype}, "
+                f"got {tuple(sample.shape)} and {sample.dtype}."
+            )
         if self.n >= MOST_SAMPLES:
             raise InputError(f"Expected at most {MOST_SAMPLES} samples in one set of moments.")
         self.n += 1
@@ -128,12 +145,13 @@ class Moments:
             self._infs = self.infs.add_(infs)
 
     def _sweep(self, sample: Tensor, finite: Tensor | None) -> None:
-        """Add one sample to mean, M2 and the extremes, chunk by chunk; `finite` marks the elements to take."""
+        """Add a sample to mean, M2 and the extremes, chunk by chunk; `finite` marks the elements to take."""
         count = self.finite_count()
         flat = [t.view(-1) for t in (sample, self.offset, self.m2, self.minimum, self.maximum)]
         per_element = [_chunks(values, sample.numel()) for values in (count, finite, self.origin())]
         for x, mean, m2, low, high, counts, keep, origin in zip(
-                *(t.split(CHUNK) for t in flat), *per_element, strict=True):
+            *(t.split(CHUNK) for t in flat), *per_element, strict=True
+        ):
             below = above = x
             value = x.to(torch.float64, copy=True)
             if origin is not None:
@@ -153,7 +171,8 @@ class Moments:
         """Take in the samples of `other`, a later block of the same layer; return self.
 
         Chan, Golub & LeVeque (1979): with d = mean_b - mean_a, mean = mean_a + d (n_b / n) and
-        M2 = M2_a + M2_b + d^2 (n_a n_b / n). Merging blocks in another order or grouping can change the last bits.
+        M2 = M2_a + M2_b + d^2 (n_a n_b / n). Merging blocks in another order or grouping can change the
+        last bits.
         """
         same_layer(self.reference, other.reference)
         if self.n + other.n > MOST_SAMPLES:
@@ -171,10 +190,23 @@ class Moments:
         torch.maximum(self.maximum, other.maximum, out=self.maximum)
         return self
 
+    def take(self, index: Tensor) -> Moments:
+        """Return a copy of the moments at `index` (int64, (k,), into the flattened layer), of shape (k,)."""
+        nans, infs = (None if t is None else t.reshape(-1)[index] for t in (self._nans, self._infs))
+        tensors = self.offset, self.m2, self.minimum, self.maximum, self.reference, self.zeros
+        return Moments(self.n, *(t.reshape(-1)[index] for t in tensors), nans, infs)
+
     def state(self) -> dict[str, Tensor]:
-        """Return the tensors that from_state() needs (contiguous; `nans`, `infs` only where there were any)."""
-        state = {"n": torch.tensor(self.n), "offset": self.offset, "m2": self.m2, "minimum": self.minimum,
-                 "maximum": self.maximum, "reference": self.reference, "zeros": self.zeros}
+        """Return the tensors from_state() needs, contiguous; `nans` and `infs` only if there were any."""
+        state = {
+            "n": torch.tensor(self.n),
+            "offset": self.offset,
+            "m2": self.m2,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "reference": self.reference,
+            "zeros": self.zeros,
+        }
         specials = {"nans": self._nans, "infs": self._infs}
         return state | {name: counts for name, counts in specials.items() if counts is not None}
 
@@ -182,8 +214,17 @@ class Moments:
     def from_state(cls, state: dict[str, Tensor]) -> Moments:
         """Return the moments whose state() is `state`; the tensors are used, not copied."""
         expect_keys("moments", state, {"n", "offset", "m2", "minimum", "maximum", "reference", "zeros"})
-        return cls(int(state["n"]), state["offset"], state["m2"], state["minimum"], state["maximum"],
-                   state["reference"], state["zeros"], state.get("nans"), state.get("infs"))
+        return cls(
+            int(state["n"]),
+            state["offset"],
+            state["m2"],
+            state["minimum"],
+            state["maximum"],
+            state["reference"],
+            state["zeros"],
+            state.get("nans"),
+            state.get("infs"),
+        )
 
 
 def _chan(a: Moments, b: Moments, count_a: Tensor | float, count_b: Tensor | float) -> None:
@@ -213,19 +254,23 @@ def _chunks(values: Tensor | float | None, size: int) -> tuple[Tensor | float | 
 def same_layer(mine: Tensor, theirs: Tensor) -> None:
     """Refuse to merge blocks that were measured against different IEEE activations."""
     if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
-        raise InputError(f"Expected a block of shape {tuple(mine.shape)} and {mine.dtype}, "
-                         f"got {tuple(theirs.shape)} and {theirs.dtype}.")
+        raise InputError(
+            f"Expected a block of shape {tuple(mine.shape)} and {mine.dtype}, "
+            f"got {tuple(theirs.shape)} and {theirs.dtype}."
+        )
     if mine.is_floating_point():
         # Bits, not values: a NaN equals itself, and -0 is not the 0 of another kernel.
         bits = BITS[mine.element_size()]
         mine, theirs = mine.view(bits), theirs.view(bits)
     if not torch.equal(mine, theirs):
-        raise InputError("Expected blocks with the same IEEE reference; these come from different kernels, "
-                         "models or inputs and are not merged.")
+        raise InputError(
+            "Expected blocks with the same IEEE reference; these come from different kernels, "
+            "models or inputs and are not merged."
+        )
 
 
 def expect_keys(what: str, state: dict[str, Tensor], keys: set[str]) -> None:
     """Refuse a stored state that lacks some of its tensors."""
     missing = sorted(keys - state.keys())
     if missing:
-        raise InputError(f"Expected the state of {what}, but {', '.join(missing)} missing; got {sorted(state)}.")
+        raise InputError(f"Expected the state of {what}: {', '.join(missing)} missing; got {sorted(state)}.")

@@ -54,8 +54,16 @@ def package(samples, reference, estimator: Estimator, dtype=np.float32) -> np.nd
     ref = np.asarray(reference, dtype=np.float64) if estimator.reference == "ieee" else x.mean(axis=0)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return significant_digits(x, ref, axis=0, error=estimator.error, method=estimator.method, dtype=dtype,
-                                  probability=estimator.probability, confidence=estimator.confidence)
+        return significant_digits(
+            x,
+            ref,
+            axis=0,
+            error=estimator.error,
+            method=estimator.method,
+            dtype=dtype,
+            probability=estimator.probability,
+            confidence=estimator.confidence,
+        )
 
 
 @st.composite
@@ -69,8 +77,13 @@ def elements(draw, dtype):
 
 
 @settings(max_examples=250, deadline=None)
-@given(st.data(), st.sampled_from([torch.float32, torch.float64]), st.sampled_from(COMBINATIONS),
-       st.sampled_from(SHARES), st.integers(2, 6))
+@given(
+    st.data(),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.sampled_from(COMBINATIONS),
+    st.sampled_from(SHARES),
+    st.integers(2, 6),
+)
 def test_bits_and_classes_are_those_of_the_twin(data, dtype, combination, shares, n):
     drawn = [data.draw(elements(dtype)) for _ in range(4)]
     reference = torch.tensor([r for r, _ in drawn], dtype=dtype)
@@ -88,11 +101,13 @@ def test_bits_and_classes_are_those_of_the_twin(data, dtype, combination, shares
             assert mine in allowed
             boundary = len(allowed) > 1
         else:
-            # Where samples cancel, the mean of a stream is some roundings away from the twin's: 0, in the extreme.
+            # Where samples cancel, the mean of a stream is some roundings away from the twin's: 0, in the
+            # extreme.
             mean, largest = two_pass.moments(values)[0], max(map(abs, values))
             cancelled = 1e-15 * largest / abs(mean) if math.isfinite(twin) and mean else 0.0
-            assert (mine == pytest.approx(twin, abs=1e-6 + cancelled, nan_ok=True)
-                    or (estimator.reference == "mean" and mean == 0 and mine < -40))
+            assert mine == pytest.approx(twin, abs=1e-6 + cancelled, nan_ok=True) or (
+                estimator.reference == "mean" and mean == 0 and mine < -40
+            )
             boundary = abs(twin) < 1e-6
         assert int(codes[i]) == int(twin_codes[i]) or boundary
 
@@ -113,8 +128,14 @@ def test_bits_equal_the_package(method, reference, error, n, dtype):
             mine = mine.clip(0, 23 if single else 52)
             # On the boundary of a power of two the rounding of the mean decides.
             middle = samples.double().mean(0)
-            near = [package(middle + (samples.double() - middle) * (1 + stretch), ieee, estimator, dtype)
-                    for stretch in (-1e-9, 1e-9)] if reference == "mean" else []
+            near = (
+                [
+                    package(middle + (samples.double() - middle) * (1 + stretch), ieee, estimator, dtype)
+                    for stretch in (-1e-9, 1e-9)
+                ]
+                if reference == "mean"
+                else []
+            )
             allowed = np.stack([theirs, *near])
             assert ((mine == theirs) | (mine == allowed).any(0))[varies].all()
             assert (mine == theirs)[varies].mean() > 0.97
@@ -123,7 +144,8 @@ def test_bits_equal_the_package(method, reference, error, n, dtype):
 
 
 def test_the_package_rounds_z_of_float32_samples_and_loses_bits_that_are_there():
-    # Samples one ulp apart: the package's own float32 quotient x / ref - 1 has a grain as large as the spread.
+    # Samples one ulp apart: the package's own float32 quotient x / ref - 1 has a grain as large as the
+    # spread.
     samples, ieee = noisy(10, 2000, 6e-8)
     m = of(samples, ieee)
     varies = (m.minimum < m.maximum).numpy()
@@ -149,9 +171,9 @@ def test_where_the_package_has_conventions_the_classes_differ():
 
 
 @pytest.mark.parametrize(("method", "reference", "error"), COMBINATIONS)
-def test_the_published_convention_gives_the_packages_numbers_to_every_finite_element(method, reference, error):
-    # n = 8: the sum of 8 equal numbers is exact. At n = 10 the package's std of equal samples can be 1e-17, and an
-    # element shifted by 25 % gets 52 bits.
+def test_the_published_convention_gives_the_packages_numbers(method, reference, error):
+    # n = 8: the sum of 8 equal numbers is exact. At n = 10 the package's std of equal samples can be 1e-17,
+    # and an element shifted by 25 % gets 52 bits.
     n = 8
     samples, ieee = noisy(n, 100, 1e-4)
     samples[:, :10] = ieee[:10]
@@ -159,12 +181,15 @@ def test_the_published_convention_gives_the_packages_numbers_to_every_finite_ele
     ieee[20:30] = samples[:, 20:30] = 0.0
     ieee[30:40] = 0.0
     estimator = Estimator(method, reference, error, convention="published")
-    mine, codes = significant_bits(of(samples, ieee), estimator).numpy(), classes(of(samples, ieee), estimator)
+    mine, codes = (
+        significant_bits(of(samples, ieee), estimator).numpy(),
+        classes(of(samples, ieee), estimator),
+    )
     theirs = package(samples, ieee, estimator)
     agree = np.ones(100, dtype=bool)
-    agree[20:30] = False                            # zero: 0 bits here, NaN, 0 or 23 there
+    agree[20:30] = False  # zero: 0 bits here, NaN, 0 or 23 there
     if method == "cnh" and (reference, error) == ("ieee", "relative"):
-        agree[30:40] = False                        # x / 0: -inf here, NaN there
+        agree[30:40] = False  # x / 0: -inf here, NaN there
     np.testing.assert_allclose(mine[agree], theirs[agree], rtol=0, atol=1e-6)
     assert (mine[20:30] == 0).all() and (codes[20:30] == Class.NOISE).all()
     full = 23 - (shift(n, estimator) if method == "cnh" else 0)
@@ -228,7 +253,7 @@ def test_the_general_bound_holds_with_at_least_the_stated_confidence(n):
     noise = torch.rand(n, 20_000, generator=torch.Generator().manual_seed(n), dtype=torch.float64) * 2 - 1
     m = of(1 + 0.3 * noise, torch.ones(20_000, dtype=torch.float64))
     k = significant_bits(m, Estimator(method="general", probability=probability))
-    truly = (2.0**-k / 0.3).clamp(max=1)            # P(|Z| <= 2^-k) for uniform Z
+    truly = (2.0**-k / 0.3).clamp(max=1)  # P(|Z| <= 2^-k) for uniform Z
     assert float((truly >= probability).double().mean()) >= confidence
     # One bit more would not do.
     assert float(((truly / 2) >= probability).double().mean()) < 1 - confidence
@@ -256,15 +281,24 @@ def test_bits_survive_the_range_of_float64():
         bits = significant_bits(of(samples * scale, ieee * scale), Estimator())
         assert float(bits) == pytest.approx(2 - shift(4, Estimator()), abs=0.01)
     huge = torch.tensor([[1.0, -1.0], [1.5, 1.0]], dtype=torch.float64) * 1e308
-    assert classes(of(huge, huge[1]), Estimator(probability=0.5, confidence=0.5)).tolist() == [Class.NUMBER, Class.NOISE]
+    assert classes(of(huge, huge[1]), Estimator(probability=0.5, confidence=0.5)).tolist() == [
+        Class.NUMBER,
+        Class.NOISE,
+    ]
 
 
 def test_mantissas_and_settings():
     dtypes = torch.float16, torch.bfloat16, torch.float32, torch.float64
     assert [mantissa_bits(t) for t in dtypes] == [11, 8, 24, 53]
     assert str(Estimator()) == "cnh relative to ieee, p = 0.95, confidence = 0.95"
-    for wrong in ({"method": "CNH"}, {"reference": "median"}, {"error": "both"}, {"probability": 1.0},
-                  {"confidence": 0.0}, {"convention": "paper"}):
+    for wrong in (
+        {"method": "CNH"},
+        {"reference": "median"},
+        {"error": "both"},
+        {"probability": 1.0},
+        {"confidence": 0.0},
+        {"convention": "paper"},
+    ):
         with pytest.raises(InputError, match=next(iter(wrong))):
             Estimator(**wrong)
     with pytest.raises(InputError, match="at least 2 samples"):

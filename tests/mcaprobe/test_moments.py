@@ -31,12 +31,16 @@ def noisy(n: int, shape: tuple[int, ...], dtype=torch.float32, seed: int = 0) ->
 
 def same_bits(a: Moments, b: Moments) -> bool:
     return a.n == b.n and all(
-        np.array_equal(getattr(a, t).numpy().view(np.uint8), getattr(b, t).numpy().view(np.uint8)) for t in TENSORS)
+        np.array_equal(getattr(a, t).numpy().view(np.uint8), getattr(b, t).numpy().view(np.uint8))
+        for t in TENSORS
+    )
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.lists(ANY, min_size=3, max_size=3), min_size=1, max_size=8),
-       st.sampled_from([torch.float32, torch.float64]))
+@given(
+    st.lists(st.lists(ANY, min_size=3, max_size=3), min_size=1, max_size=8),
+    st.sampled_from([torch.float32, torch.float64]),
+)
 def test_streamed_moments_are_those_of_two_passes(rows, dtype):
     samples = torch.tensor(rows, dtype=dtype)
     m = of(samples)
@@ -161,7 +165,7 @@ def test_the_reference_is_kept_although_the_activation_is_overwritten():
 
 def test_wrong_samples_and_foreign_blocks_are_refused_in_words():
     m = Moments.empty(torch.zeros(2, 3))
-    with pytest.raises(InputError, match=r"Expected a sample of shape \(2, 3\) and torch.float32, got \(3, 2\)"):
+    with pytest.raises(InputError, match=r"Expected .* \(2, 3\) and torch.float32, got \(3, 2\)"):
         m.update(torch.zeros(3, 2))
     with pytest.raises(InputError, match="float64"):
         m.update(torch.zeros(2, 3, dtype=torch.float64))
@@ -186,6 +190,8 @@ def test_index_changes_are_counted_per_window_and_merged():
     parts = IndexMoments.empty(reference).update(samples[0])
     parts.merge(IndexMoments.empty(reference).update(samples[1]).update(samples[2]))
     again = IndexMoments.from_state(parts.state())
-    assert again.n == 3 and torch.equal(again.changes, whole.changes) and torch.equal(again.reference, reference)
+    assert (
+        again.n == 3 and torch.equal(again.changes, whole.changes) and torch.equal(again.reference, reference)
+    )
     with pytest.raises(InputError, match="same IEEE reference"):
         parts.merge(IndexMoments.empty(reference + 1))

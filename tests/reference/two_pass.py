@@ -20,7 +20,7 @@ def moments(values):
 
 
 def distances(values, ieee, reference, error):
-    """All Z of one element and the exponent that absolute errors are counted from; None where the centre is 0."""
+    """All Z of one element (None if the centre is 0), the exponent that absolute errors are counted from."""
     exact = [Fraction(v) for v in values]
     centre = Fraction(ieee) if reference == "ieee" else sum(exact) / len(exact)
     if centre == 0:
@@ -85,6 +85,6 @@ def kind(values, ieee, method, reference, error, probability, confidence):
 def layer(samples, ieee, *settings):
     """Bits (float64) and class codes (uint8) of a layer: samples (n, *shape), ieee (*shape), numpy."""
     flat = samples.reshape(len(samples), -1)
-    found = [kind([float(v) for v in flat[:, i]], float(r), *settings) for i, r in enumerate(ieee.reshape(-1))]
-    codes = np.array([ORDER.index(name) for name, _ in found], dtype=np.uint8)
+    found = [kind([float(v) for v in flat[:, i]], float(r), *settings) for i, r in
+    enumerate(ieee.reshape(-1))] codes = np.array([ORDER.index(name) for name, _ in found], dtype=np.uint8)
     return np.array([b for _, b in found]).reshape(ieee.shape), codes.reshape(ieee.shape)
