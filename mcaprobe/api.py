@@ -1,0 +1,97 @@
+"""How is a campaign run from Python?"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from mcaprobe.campaign import Campaign
+from mcaprobe.errors import InputError
+from mcaprobe.loading import load_input, load_model
+from mcaprobe.metrics import load_metric
+from mcaprobe.observer import Observer
+from mcaprobe.result import Result
+from mcaprobe.settings import BLOCK, Settings, parse_bytes
+from mcaprobe.statistics import Estimator
+
+Globs = str | Sequence[str]
+
+
+def run(
+    model: str | nn.Module,
+    x: Tensor | np.ndarray | str | Path,
+    *,
+    samples: int = 10,
+    mode: str = "random",
+    seed: int = 0,
+    precision: int | None = None,
+    out: str | Path | None = None,
+    layers: Globs = "*",
+    keep_moments: Globs | None = None,
+    keep_samples: Globs = (),
+    metrics: Sequence[str | Callable[[Any], Any]] = (),
+    estimator: Estimator | None = None,
+    input_options: Mapping[str, Any] | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    block: int = BLOCK,
+    chunk: int | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> Result:
+    """Run a model once in IEEE arithmetic and `samples` times with random rounding; return the digits of every layer.
+
+    Args:
+        model: An nn.Module, or `package.module:build_model`, or `demo`. It is put in evaluation mode.
+        x: Input tensor (N, C, *spatial), or the path of an image or a saved tensor, or `mni152`.
+        samples: Perturbed runs.
+        mode: random, nearness, up_down, or Monte Carlo arithmetic rr, pb, full.
+        seed: Same seed, same bits.
+        precision: Virtual precision in bits of rr, pb and full.
+        out: Run directory; a run that was interrupted is resumed. None: all stays in memory.
+        layers: Globs of the layers that are recorded.
+        keep_moments: Globs of the layers whose elements keep their moments (`.significant_bits`, `.classes`).
+            None: all layers without `out`, none with it.
+        keep_samples: Globs of the layers whose activations are kept (`result.activation(layer, sample)`).
+        metrics: Functions of the output (or `package.module:function`) that return a number or a dict of numbers.
+        estimator: Of significant bits; the default is CNH, relative to the IEEE run, p = confidence = .95.
+        input_options: Fields of `images.SliceOptions` for a path; they win over the model's own `input_options`.
+        memory: Bytes, or a text such as "4GiB", that the process may take; None: half of what is free.
+        threads: Samples computed side by side; changes no bit.
+        block: Samples whose moments are accumulated one by one before blocks are merged.
+        chunk: At most so many samples at once; changes no bit.
+        device: Torch device.
+        overwrite: Start again although `out` holds a run.
+        observer: Told of the progress; None: nobody.
+    Raises:
+        InputError: bad input; nothing was started.
+        RunFailure: the model raised or the disk is full; with `out` the chunks that are done stay.
+    """
+    loaded = load_model(model, device)
+    prepared = load_input(x, loaded.module, input_options or {}, device)
+    if keep_moments is None:
+        keep_moments = "*" if out is None else ()
+    settings = Settings(
+        samples=samples, mode=mode, precision=precision, seed=seed, block=block, layers=_globs(layers),
+        keep_moments=_globs(keep_moments), keep_samples=_globs(keep_samples), estimator=estimator or Estimator(),
+        device=device, threads=threads, memory=parse_bytes(memory) if isinstance(memory, str) else memory, chunk=chunk,
+    )  # fmt: skip
+    campaign = Campaign(settings, loaded, prepared, [load_metric(metric) for metric in metrics])
+    return campaign.run(None if out is None else Path(out), observer or Observer(), overwrite)
+
+
+def _globs(globs: Globs) -> tuple[str, ...]:
+    return (globs,) if isinstance(globs, str) else tuple(globs)
+
+
+def estimator_of(options: Mapping[str, Any]) -> Estimator:
+    """Return the estimator of the options that are stated; InputError for an unknown name."""
+    known = {f.name for f in dataclasses.fields(Estimator)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise InputError(f"There is no estimator option {unknown[0]}.")
+    return Estimator(**{key: value for key, value in options.items() if value is not None})

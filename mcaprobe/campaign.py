@@ -1,0 +1,67 @@
+"""What is a campaign? A model, an input and settings; `run` computes what is not yet done and returns the result."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mcaprobe.errors import InputError
+from mcaprobe.loading import Input, Model
+from mcaprobe.locks import locked
+from mcaprobe.manifest import identity
+from mcaprobe.metrics import Metric
+from mcaprobe.observer import Observer
+from mcaprobe.result import Result
+from mcaprobe.runs_in_folder import InFolder
+from mcaprobe.runs_in_memory import InMemory
+from mcaprobe.settings import Settings
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A model, an input and settings: everything that a run is made of."""
+
+    settings: Settings
+    model: Model
+    input: Input
+    metrics: list[Metric] = field(default_factory=list)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the bits of the results depend on."""
+        return identity(self.settings, self.model, self.input, self.metrics)
+
+    def run(self, out: Path | None, observer: Observer, overwrite: bool = False) -> Result:
+        """Run what is not yet done and return the result.
+
+        Args:
+            out: Run directory, made when absent, resumed when it holds the same run; None: all stays in memory.
+            overwrite: Remove the run that `out` holds, whatever it is.
+        Raises:
+            InputError: bad input, another run's directory, not enough memory or disk; nothing was started.
+            RunFailure: the run could not end; the chunks that are done stay.
+        """
+        try:
+            if out is None:
+                return InMemory(self, observer).run()
+            with _made(out), locked(out):
+                return InFolder(self, out, observer).run(overwrite)
+        finally:
+            observer.stop()
+
+
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """Make the run directory; where the run is refused before it wrote anything, it is gone again."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, not a run directory.")
+    fresh = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot make the run directory {out}: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        if fresh and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()

@@ -1,0 +1,133 @@
+"""What does the user read at the end? A table of layers, what n supports, and where everything is."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mcaprobe.gate import Failure, below
+from mcaprobe.products import PRODUCTS
+from mcaprobe.result import Result
+from mcaprobe.settings import show_bytes
+from mcaprobe.statistics import samples_needed, supported_probability
+from mcaprobe.storage import to_json
+from mcaprobe.summary import Row
+
+WIDTH = 120
+
+
+def report(result: Result, rows: Sequence[Row], args: argparse.Namespace, notes: Sequence[str] = ()) -> int:
+    """Print the result in the form asked for; return 1 when the gate failed, else 0."""
+    failures = [] if args.fail_below is None else below(rows, args.fail_below)
+    code = 1 if failures else 0
+    if args.json:
+        print(to_json(summary(result, rows, args.fail_below, failures, notes, code)))
+    elif args.quiet:
+        print(result.path)
+    else:
+        _print(result, rows, args.fail_below, failures, notes)
+    return code
+
+
+def summary(
+    result: Result, rows: Sequence[Row], fail_below: float | None, failures: Sequence[Failure], notes: Sequence[str], code: int
+) -> dict[str, Any]:
+    """Return the JSON object of --json."""
+    manifest, n, confidence = result.manifest, result.samples, result.estimator.confidence
+    return {
+        "run": str(result.path),
+        "status": manifest["status"],
+        "exit_code": code,
+        "model": manifest["identity"]["model"],
+        "input": manifest["input"]["name"],
+        "samples": n,
+        "mode": manifest["mode"],
+        "precision": manifest["precision"],
+        "seed": manifest["seed"],
+        "estimator": str(result.estimator),
+        "supported_probability": supported_probability(n, confidence),
+        "memory": manifest["memory"],
+        "seconds": manifest["times"]["seconds"],
+        "operators": manifest["operators"],
+        "notes": [*manifest["notes"], *notes],
+        "gate": None if fail_below is None else {
+            "fail_below": fail_below,
+            "failures": [{"layer": f.layer, "region": f.region, "bits": f.bits} for f in failures],
+        },
+        "rows": [row.as_dict() for row in rows],
+    }  # fmt: skip
+
+
+def _print(result: Result, rows: Sequence[Row], fail_below: float | None, failures: Sequence[Failure], notes: Sequence[str]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    console.print(table_of(rows))
+    for line in sentences(result, notes):
+        console.print(line, markup=False, soft_wrap=True)
+    if fail_below is not None:
+        verdict = f"The gate of {fail_below:g} bits: " + (f"{len(failures)} layers are below." if failures else "passed.")
+        console.print(verdict, markup=False, style="bold red" if failures else "bold green")
+        for failure in failures:
+            console.print(f"  {failure}", markup=False, soft_wrap=True)
+
+
+def sentences(result: Result, notes: Sequence[str]) -> list[str]:
+    """Return what is said below the table."""
+    manifest, n, confidence = result.manifest, result.samples, result.estimator.confidence
+    p = supported_probability(n, confidence)
+    lines = [
+        f"Significant bits: {result.estimator}; mean and 5th percentile over the elements that are numbers.",
+        f"n = {n} samples support p = {p:.2f} at {confidence:.0%} confidence without assumptions (General); "
+        f"p = 0.95 needs {samples_needed(0.95, confidence)}, p = 0.99 needs {samples_needed(0.99, confidence)}.",
+    ]
+    unmodelled = [name for name, how in manifest["operators"].items() if how == "unmodelled"]
+    if unmodelled:
+        lines.append(f"Rounded at their output only, which is too optimistic: {', '.join(unmodelled)}.")
+    memory = manifest["memory"]
+    lines.append(
+        f"{manifest['times']['seconds']:.1f} s; memory: predicted {show_bytes(memory['predicted'])}, "
+        f"measured {show_bytes(memory['measured'])}, allowed {show_bytes(memory['allowed'])}."
+    )
+    lines += notes
+    if result.path is not None:
+        there = [name for name in (*PRODUCTS, "manifest.json") if (result.path / name).exists()]
+        lines.append(f"The run is {result.path} ({', '.join(there)}).")
+    return lines
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """Return the table: brain and background where there is a mask, else the whole layer; shares in percent."""
+    masked = {row.layer for row in rows if row.region != "all"}
+    shown = [row for row in rows if row.region != "all" or row.layer not in masked]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    table.add_column("layer", overflow="fold", ratio=1)
+    table.add_column("shape", no_wrap=True)
+    table.add_column("region", no_wrap=True)
+    for name in ("bits", "p05", "noise", "zero", "exact", "shift", "NaN", "undef", "snr<1", "index"):
+        table.add_column(name, justify="right", no_wrap=True)
+    before = None
+    for row in shown:
+        again = row.layer == before
+        before = row.layer
+        table.add_row("" if again else row.layer, "" if again else "x".join(map(str, row.shape)), row.region, *_cells(row))
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    broken = None if row.share_nan is None else row.share_nan + (row.share_inf or 0.0)
+    return [
+        "" if row.bits_mean is None else f"{row.bits_mean:.1f}",
+        "" if row.bits_p05 is None else f"{row.bits_p05:.1f}",
+        *[_percent(s) for s in (row.share_noise, row.share_zero, row.share_exact, row.share_shifted, broken,
+                                row.share_undefined, row.share_snr_below_1, row.index_change_rate)],
+    ]  # fmt: skip
+
+
+def _percent(share: float | None) -> str:
+    """Return a share in percent; `.` for none at all, so that what is there stands out."""
+    if share is None:
+        return ""
+    return "." if share == 0 else f"{100 * share:.1f}" if share >= 0.0005 else "<.1"

@@ -1,0 +1,55 @@
+"""How many digits, by another estimator, without a new run?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mcaprobe.errors import InputError
+from mcaprobe.result import Result
+from mcaprobe.settings import expect_matches, matches
+from mcaprobe.statistics import Estimator
+from mcaprobe.storage import DamagedFile
+from mcaprobe.summary import Row, summarize
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """Rows of another estimator.
+
+    Attributes:
+        rows: In the order of the layers.
+        exact: Layers computed from the moments of each element.
+        binned: Layers computed from histograms: bits are right within 1/16.
+    """
+
+    rows: list[Row]
+    exact: list[str]
+    binned: list[str]
+
+
+def recompute(result: Result, estimator: Estimator, layers: str | Sequence[str] = "*") -> Recomputed:
+    """Return the rows of the layers by `estimator`, from the moments where they were kept, else from the histograms.
+
+    Raises:
+        InputError: a glob matches no layer, the convention needs moments that were not kept, or a file is damaged.
+    """
+    globs = [layers] if isinstance(layers, str) else list(layers)
+    expect_matches("The layer glob", globs, result.layers)
+    found = Recomputed([], [], [])
+    try:
+        for name in result.layers:
+            if matches(name, globs):
+                _one(result, name, estimator, found)
+    except DamagedFile as error:
+        raise InputError(f"The run in {result.path} is damaged: {error}.") from error
+    return found
+
+
+def _one(result: Result, name: str, estimator: Estimator, found: Recomputed) -> None:
+    layer = result[name]
+    if layer.kept:
+        found.rows += summarize(layer.moments, estimator, layer.masks, layer=name, operator=layer.operator)
+        found.exact.append(name)
+        return
+    histogram = layer.histogram
+    found.rows += histogram.rows(estimator, layer=name, operator=layer.operator)
+    (found.exact if histogram.is_index else found.binned).append(name)

@@ -1,0 +1,185 @@
+"""What will a campaign need? Memory and disk are predicted from one plain forward, before anything starts."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mcaprobe.errors import InputError
+from mcaprobe.geometry import LayerInfo, survey
+from mcaprobe.loading import state_hashes
+from mcaprobe.memory import LiveBytes, base_memory, default_memory
+from mcaprobe.settings import Settings, matches, show_bytes
+from mcaprobe.statistics import IndexMoments, Moments
+
+# Bytes for each element of the largest activation while a layer is reduced: moments of a block and of the total,
+# and the float64 scores of the estimators; measured with tests/mcaprobe/test_planning.py.
+REDUCTION = 160
+# Bytes for each element of an operator's output that its noise and rounding take, in each thread.
+WORKSPACE = 64
+MAP_BYTES = 2 * 4 * 9 + 5  # of each position: the NIfTI volumes, the stored map and shares
+SLACK = 64 * 2**20  # allocator, libraries, Python
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one plain forward tells.
+
+    Attributes:
+        layers: The recorded layers, in execution order.
+        live: Largest sum of the bytes of activations alive at one time.
+        largest: Elements of the largest output of an operator.
+        output: Name of the last recorded floating-point layer.
+    """
+
+    layers: dict[str, LayerInfo]
+    live: int
+    largest: int
+    output: str
+
+
+def look(model: nn.Module, x: Tensor, layers: Sequence[str]) -> Survey:
+    """Run the model twice, unperturbed: once to place its layers, once to count its live bytes.
+
+    Raises:
+        InputError: the model changes its own parameters or buffers, or nothing floating is recorded.
+    """
+    hashes = state_hashes(model)
+    found = survey(model, x, list(layers))
+    for name, value in state_hashes(model).items():
+        if hashes.get(name) != value:
+            raise InputError(
+                f"The model changes its own {name} in forward: samples would depend on each other. "
+                "Put that part in evaluation mode, or make it functional."
+            )
+    floating = [info.name for info in found.values() if info.dtype.is_floating_point]
+    if not floating:
+        raise InputError(f"None of the {len(found)} chosen layers is a floating-point activation.")
+    counter = LiveBytes()
+    with torch.no_grad(), counter:
+        model(x)
+    return Survey(found, counter.peak, counter.largest, floating[-1])
+
+
+def state_bytes(info: LayerInfo) -> int:
+    """Return the bytes of the stored moments of a layer (those of a few elements, scaled)."""
+    kind = Moments if info.dtype.is_floating_point else IndexMoments
+    state = kind.empty(torch.zeros(64, dtype=info.dtype)).state()
+    return sum(t.numel() * t.element_size() for t in state.values()) * prod(info.shape) // 64
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Predicted bytes, and the blocks that run at once.
+
+    Attributes:
+        memory: Peak of the process (on CUDA: of the device).
+        allowed: What it may take.
+        disk: Largest size of the run directory while it runs.
+        blocks: Blocks to a chunk.
+    """
+
+    memory: int
+    allowed: int
+    disk: int
+    blocks: int
+
+
+def memory_needed(settings: Settings, seen: Survey, lanes: int, copies: int, in_memory: bool) -> int:
+    """Return the predicted peak in bytes with `lanes` runs side by side.
+
+    Args:
+        copies: How often the moments of all layers are in memory together: once when samples run one at a time, once
+            more when totals are.
+        in_memory: The campaign has no directory: kept moments and samples stay in memory.
+    """
+    elements = max(prod(info.shape) for info in seen.layers.values())
+    threads = min(settings.thread_count(), lanes)
+    need = base_memory(settings.device) + SLACK
+    need += lanes * seen.live + threads * WORKSPACE * seen.largest + REDUCTION * elements
+    need += copies * sum(state_bytes(info) for info in seen.layers.values())
+    if in_memory:
+        need += kept_bytes(settings, seen) + _maps(seen)
+    return need
+
+
+def kept_bytes(settings: Settings, seen: Survey) -> int:
+    """Return the bytes of the moments and samples that the user asked to keep."""
+    total = 0
+    for info in seen.layers.values():
+        if matches(info.name, settings.keep_moments):
+            total += state_bytes(info)
+        if matches(info.name, settings.keep_samples):
+            total += (settings.samples + 1) * prod(info.shape) * info.dtype.itemsize
+    return total
+
+
+def _maps(seen: Survey) -> int:
+    return sum(MAP_BYTES * prod(info.shape[2:]) for info in seen.layers.values() if info.spatial)
+
+
+def disk_needed(settings: Settings, seen: Survey, chunks: int) -> int:
+    """Return the predicted size of the run directory: maps, what is kept, and all moments where there are chunks."""
+    total = kept_bytes(settings, seen) + _maps(seen) + 2**20
+    if chunks > 1:
+        total += len(settings.blocks()) * sum(state_bytes(info) for info in seen.layers.values())
+    return total
+
+
+def plan(
+    settings: Settings, seen: Survey, out: Path | None, blocks: int | None = None, one_at_a_time: bool = False,
+    totals: bool = False,
+) -> Needs:  # fmt: skip
+    """Return how many blocks run at once within the memory allowed, and what that needs.
+
+    Args:
+        blocks: Blocks that are still to do; None for all.
+        one_at_a_time: Plan for samples that run alone.
+        totals: Without a directory, whether the moments of all layers are merged in memory, chunk by chunk; tried by
+            itself where all samples together do not fit.
+    Raises:
+        InputError: not even one block fits the memory, or the results do not fit the disk.
+    """
+    allowed = settings.memory or default_memory(settings.device)
+    total = len(settings.blocks())
+    todo = total if blocks is None else blocks
+    count = 1 if one_at_a_time else todo
+    if settings.chunk is not None:
+        count = min(count, max(1, settings.chunk // settings.block))
+    while True:
+        lanes = 1 if one_at_a_time else 1 + min(settings.samples, count * settings.block)
+        copies = int(one_at_a_time) + int(totals or (out is None and count < total))
+        memory = memory_needed(settings, seen, lanes, copies, out is None)
+        if memory <= allowed:
+            break
+        if count == 1:
+            raise InputError(_refusal(settings, seen, memory, allowed, lanes))
+        count -= 1
+    disk = disk_needed(settings, seen, 1 if count >= total else 2)
+    if out is not None:
+        free = shutil.disk_usage(_existing(out)).free
+        if disk > free:
+            raise InputError(
+                f"The run would write up to {show_bytes(disk)}, but the disk of {out} has {show_bytes(free)} free: "
+                "choose another --out, fewer layers (--layers), or keep fewer moments and samples."
+            )
+    return Needs(memory, allowed, disk, count)
+
+
+def _refusal(settings: Settings, seen: Survey, memory: int, allowed: int, lanes: int) -> str:
+    base = base_memory(settings.device)
+    return (
+        f"{lanes} runs side by side would take {show_bytes(memory)}, {show_bytes(base)} of them are taken already, and "
+        f"{show_bytes(allowed)} are allowed: raise --memory, lower --block (now {settings.block}), or record "
+        f"fewer layers (now {len(seen.layers)}) with --layers."
+    )
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.absolute().parent
+    return path

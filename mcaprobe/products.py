@@ -1,0 +1,151 @@
+"""What becomes of a layer's moments? Rows of the table, a map in image space, a histogram, and what was asked to be kept."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from mcaprobe.geometry import LayerInfo
+from mcaprobe.images import Slice
+from mcaprobe.maps import layer_affine, layer_mask, save_layer
+from mcaprobe.metrics import PREFIX, moments_of
+from mcaprobe.planning import Survey
+from mcaprobe.result import ANATOMY, COLUMNS, TABLE, Place, Result, row_record
+from mcaprobe.settings import Settings, matches
+from mcaprobe.statistics import Moments
+from mcaprobe.storage import file_name, remove, replacing, write_csv, write_tensors
+from mcaprobe.stores import FolderStore, MemoryStore, Store
+from mcaprobe.summary import Histogram, Row, channel_map, summarize
+from mcaprobe.chunks import write_activation
+from mcaprobe.units import AnyMoments
+
+if TYPE_CHECKING:
+    from mcaprobe.campaign import Campaign
+
+HEATMAP = "heatmap.png"
+METRICS = "metrics.csv"
+PRODUCTS = ("layers", "maps", "samples", TABLE, METRICS, HEATMAP, ANATOMY)
+
+
+class Products:
+    """Takes the layers of a whole campaign and makes its products, in a folder or in memory.
+
+    Args:
+        folder: A temporary folder; None keeps everything in memory.
+    """
+
+    def __init__(self, campaign: "Campaign", seen: Survey, folder: Path | None) -> None:
+        self.settings: Settings = campaign.settings
+        self.picture: Slice | None = campaign.input.picture
+        self.seen = seen
+        self.folder = folder
+        self.store: Store = MemoryStore() if folder is None else FolderStore(folder / "layers")
+        self.rows: list[Row] = []
+        self.metric_values: dict[str, dict[str, float]] = {}
+        self.kept: dict[tuple[str, int | None], Tensor] = {}
+
+    def clear(self) -> None:
+        """Forget what was taken."""
+        self.rows.clear()
+        self.kept.clear()
+        self.store.clear()
+        if self.folder is not None and (self.folder / "samples").exists():
+            remove(self.folder / "samples")
+
+    def layer(self, name: str, operator: str, blocks: Iterator[AnyMoments]) -> None:
+        """Merge the blocks of a layer in index order and store what follows from them."""
+        total: Any = next(blocks)
+        for block in blocks:
+            total.merge(block)
+        self._store(name, operator, total, self._masks(self.seen.layers[name]))
+
+    def _masks(self, info: LayerInfo) -> dict[str, Tensor]:
+        """Return the regions of a layer apart from all of it: brain and background, where there is a mask."""
+        if self.picture is None or self.picture.mask is None or not info.spatial:
+            return {}
+        grid = info.placed(tuple(self.picture.mask.shape))
+        brain = layer_mask(self.picture.mask, grid, info.shape[2:])
+        return {"brain": brain, "background": ~brain}
+
+    def _store(self, name: str, operator: str, moments: AnyMoments, masks: Mapping[str, Tensor]) -> None:
+        estimator = self.settings.estimator
+        self.rows.extend(summarize(moments, estimator, masks, layer=name, operator=operator))
+        tensors = _prefixed("histogram", Histogram.of(moments, masks).state())
+        info = self.seen.layers.get(name)
+        if isinstance(moments, Moments) and info is not None and info.spatial and info.shape[0] == 1:
+            bits, majority, shares = channel_map(moments, estimator)
+            tensors.update(bits=bits, majority=majority, shares=shares)
+        if matches(name, self.settings.keep_moments) or name.startswith(PREFIX):
+            tensors.update(_prefixed("moments", moments.state()))
+            tensors.update(_prefixed("mask", masks))
+        self.store.put(name, {key: value.cpu() for key, value in tensors.items()}, {"layer": name, "operator": operator})
+
+    def activation(self, name: str, sample: int | None, tensor: Tensor) -> None:
+        """Keep one activation of one run."""
+        if self.folder is None:
+            self.kept[name, sample] = tensor.detach().clone()
+        else:
+            write_activation(self.folder / "samples", name, sample, tensor)
+
+    def adopt_samples(self, chunk: Path) -> None:
+        """Take over the activations that a chunk kept, without a second copy where the file system can link."""
+        if self.folder is None or not chunk.is_dir():
+            return
+        for path in sorted(chunk.rglob("*.safetensors")):
+            target = self.folder / "samples" / path.relative_to(chunk)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                continue  # the unperturbed run, which every chunk has
+            try:
+                os.link(path, target)
+            except OSError:
+                shutil.copyfile(path, target)
+
+    def metrics(self, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Take the metrics of the output: a row of the table for each."""
+        for name, runs in values.items():
+            self.metric_values[name] = dict(runs)
+            self._store(PREFIX + name, "metric", moments_of(runs, self.settings.blocks()), {})
+
+    def result(self, manifest: dict[str, Any], path: Path | None = None) -> Result:
+        """Return what was taken as a result."""
+        place = Place.of(self.picture)
+        return Result(manifest, self.rows, self.store, place, path, self.kept)
+
+    def write(self, manifest: dict[str, Any]) -> None:
+        """Write the table, the maps and the picture into the folder."""
+        if self.folder is None:
+            raise ValueError("Expected products with a folder.")
+        result = self.result(manifest)
+        write_csv(self.folder / TABLE, [row_record(row) for row in self.rows], COLUMNS)
+        if self.metric_values:
+            lines = [{"metric": name, "run": run, "value": repr(value)}
+                     for name, runs in self.metric_values.items() for run, value in runs.items()]  # fmt: skip
+            write_csv(self.folder / METRICS, lines, ("metric", "run", "value"))
+        if result.place is not None:
+            write_tensors(self.folder / ANATOMY, result.place.state())
+        (self.folder / "maps").mkdir(exist_ok=True)
+        drawable = 0
+        for name in result.layers:
+            layer = result[name]
+            if layer.has_map:
+                layer.to_nifti(self.folder / "maps" / f"{file_name(name)}.nii.gz")
+                drawable += layer.bits.ndim == 2
+        if drawable:
+            save_figure(result.heatmap(), self.folder / HEATMAP)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG (or what the suffix says) atomically, with the same bytes every time."""
+    import matplotlib.pyplot as plt
+
+    with replacing(path) as temporary:
+        figure.savefig(temporary, metadata={"Software": None} if path.suffix.lower() == ".png" else None)
+    plt.close(figure)
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{key}": value for key, value in tensors.items()}

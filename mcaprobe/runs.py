@@ -1,0 +1,104 @@
+"""What does every run of a campaign do? Survey, plan, fall back to one sample at a time, and write its manifest."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from mcaprobe.errors import InputError, RunFailure
+from mcaprobe.lanes import LockstepError
+from mcaprobe.manifest import FORMAT, commit, machine, versions
+from mcaprobe.observer import Observer
+from mcaprobe.memory import peak_memory
+from mcaprobe.planning import Needs, Survey, look
+from mcaprobe.settings import expect_matches
+from mcaprobe.units import UnitReport
+
+if TYPE_CHECKING:
+    from mcaprobe.campaign import Campaign
+
+
+class Run:
+    """What runs in memory and in a directory share: the survey, the plan, the fall back to one sample at a time."""
+
+    def __init__(self, campaign: "Campaign", observer: Observer) -> None:
+        self.campaign = campaign
+        self.settings = campaign.settings
+        self.observer = observer
+        self.report = UnitReport()
+        self.notes: list[str] = list(campaign.model.notes)
+        self.alone: str | None = None
+        self.started = time.perf_counter()
+        for note in self.notes:
+            observer.say(note)
+
+    def look(self) -> Survey:
+        """Survey the model and check the globs; whatever the model raises is named."""
+        try:
+            seen = look(self.campaign.model.module, self.campaign.input.tensor, self.settings.layers)
+        except (InputError, RunFailure):
+            raise
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0]
+            shape = tuple(self.campaign.input.tensor.shape)
+            raise RunFailure(
+                f"The model raised {type(error).__name__} in a plain, unperturbed forward of the input {shape}: {first}"
+            ) from error
+        expect_matches("--keep-moments", self.settings.keep_moments, seen.layers)
+        expect_matches("--keep-samples", self.settings.keep_samples, seen.layers)
+        return seen
+
+    def say(self, sentence: str) -> None:
+        """Tell the user once, and the manifest."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+            self.observer.say(sentence)
+
+    def go_alone(self, error: LockstepError) -> None:
+        self.alone = str(error)
+        self.say(f"The samples run one at a time, since this model cannot run them side by side: {self.alone}")
+
+    def absorb(self, report: UnitReport) -> None:
+        """Add what a chunk tells; every chunk must have recorded the same layers."""
+        if self.report.layers and self.report.layers != report.layers:
+            raise RunFailure("Two chunks recorded different layers: the model's code changed in between, or it is random.")
+        self.report.layers = report.layers
+        self.report.aliases.update(report.aliases)
+        self.report.operators.update(report.operators)
+        self.alone = self.alone or report.one_at_a_time
+        for name, values in report.metrics.items():
+            self.report.metrics.setdefault(name, {}).update(values)
+
+    def manifest(self, status: str, seen: Survey, needs: Needs, chunks: list[str]) -> dict[str, Any]:
+        """Return the manifest of the run as it stands."""
+        campaign = self.campaign
+        picture = campaign.input.picture
+        return {
+            "format": FORMAT,
+            "status": status,
+            "identity": campaign.identity(),
+            "versions": versions(),
+            "commit": commit(),
+            "machine": machine(self.settings.device),
+            "threads": self.settings.thread_count(),
+            "samples": self.settings.samples,
+            "mode": self.settings.mode,
+            "precision": self.settings.precision,
+            "seed": self.settings.seed,
+            "route": self.settings.route,
+            "side_by_side": self.alone is None,
+            "chunks": chunks,
+            "input": {"name": campaign.input.name, "shape": list(campaign.input.tensor.shape),
+                      "file_sha256": campaign.input.file_sha256,
+                      "mask_rule": None if picture is None else picture.mask_rule},
+            "layers": {name: {"operator": operator, "shape": list(seen.layers[name].shape),
+                              "dtype": str(seen.layers[name].dtype).removeprefix("torch."),
+                              "grid": seen.layers[name].grid, "grid_assumed": seen.layers[name].assumed}
+                       for name, operator in self.report.layers.items()},
+            "output": seen.output,
+            "aliases": self.report.aliases,
+            "operators": dict(sorted(self.report.operators.items())),
+            "memory": {"predicted": needs.memory, "allowed": needs.allowed,
+                       "measured": peak_memory(self.settings.device)},
+            "disk": {"predicted": needs.disk},
+            "notes": self.notes,
+            "failures": [],
+        }  # fmt: skip

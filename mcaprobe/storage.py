@@ -1,0 +1,276 @@
+"""How do files reach a run directory whole, or not at all?
+
+Every file is written under a temporary name in its own folder, flushed to the disk and renamed; a folder of a
+chunk of samples is filled under a temporary name and renamed once. A killed process leaves temporary names only
+(they begin with `TEMPORARY`), which the next process removes. Formats: JSON, CSV, safetensors; never pickle.
+"""
+
+import csv
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from mcaprobe.errors import RunFailure
+
+TEMPORARY = ".writing-"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+           torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+           torch.uint8: "U8", torch.bool: "BOOL"}  # fmt: skip
+
+
+class DamagedFile(RuntimeError):
+    """A stored file is missing, short, or not what was written; the sentence says which."""
+
+
+def file_name(layer: str) -> str:
+    """Return a layer's name as a file name that any file system takes; `layer_name` undoes it.
+
+    Letters, digits and `._-` stay; `:`, `/`, `%` and the rest become %XX, and a leading dot is escaped as well.
+    """
+    name = quote(layer, safe="")
+    return "%2E" + name[1:] if name.startswith(".") else name
+
+
+def layer_name(file: str) -> str:
+    """Return the layer whose `file_name` is `file`."""
+    return unquote(file)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (same suffixes); on success flush it and rename it to `path`.
+
+    On any exception, KeyboardInterrupt included, the temporary file is removed and `path` is as it was.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        _fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> str:
+    """Write the parts to `path` atomically and return the SHA-256 of the file in hexadecimal."""
+    digest = hashlib.sha256()
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for part in parts:
+            digest.update(part)
+            file.write(part)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with non-finite floats as strings, since JSON has no NaN and no infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return strict JSON: non-finite floats become the strings "nan", "inf", "-inf"."""
+    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> str:
+    """Write strict, indented JSON atomically; return its SHA-256."""
+    return _write(path, [(to_json(value, indent=1) + "\n").encode()])
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raise DamagedFile when the file is missing or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{path} is missing") from error
+    except ValueError as error:
+        raise DamagedFile(f"{path} is not JSON ({error})") from error
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Write one line for each row, floats with all their digits, None as an empty field; return its SHA-256."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return _write(path, [text.getvalue().encode()])
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read the lines of a CSV file with a header; raise DamagedFile when it is missing."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{path} is missing") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """Write a safetensors file atomically, one tensor in memory at a time; return its SHA-256.
+
+    The format is written here, not by the library, so that a full disk is an OSError and no second copy of all
+    tensors is made: a little-endian length, a JSON header, then the bytes of each tensor in order.
+    """
+    header: dict[str, Any] = {}
+    if metadata:
+        header["__metadata__"] = {key: str(metadata[key]) for key in sorted(metadata)}
+    offset = 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+
+    def parts() -> Iterator[bytes | memoryview]:
+        yield struct.pack("<Q", len(text)) + text
+        for tensor in tensors.values():
+            if tensor.numel():
+                flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                yield memoryview(flat.numpy())
+
+    return _write(path, parts())
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; raise DamagedFile when it is missing, short or not of the format."""
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{path} is missing") from error
+    except SafetensorError as error:
+        raise DamagedFile(f"{path} is damaged ({error})") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the strings stored in the header of a safetensors file; raise DamagedFile as `read_tensors`."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{path} is missing") from error
+    except SafetensorError as error:
+        raise DamagedFile(f"{path} is damaged ({error})") from error
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write `index.json` into a folder: `about`, and the size and SHA-256 of each file below it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "index.json")
+    listing = {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in files}
+    write_json(folder / "index.json", {**about, "files": listing})
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Return the index of a sealed folder; raise DamagedFile where a file is missing, short or has other bytes."""
+    index = read_json(folder / "index.json")
+    if not isinstance(index, dict) or not isinstance(index.get("files"), dict):
+        raise DamagedFile(f"{folder / 'index.json'} lists no files")
+    for name, expected in index["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedFile(f"{path} is missing")
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            raise DamagedFile(f"{path} has {size} bytes instead of {expected['bytes']}")
+        if file_hash(path) != expected["sha256"]:
+            raise DamagedFile(f"{path} has other contents than were written")
+    return index
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Make and return an empty folder under a temporary name that `commit` can rename to `parent / name`."""
+    folder = parent / f"{TEMPORARY}{os.getpid()}-{name}"
+    remove(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def commit(folder: Path, final: Path) -> None:
+    """Rename a filled folder or file into place, replacing what is there; the disk has it afterwards."""
+    if folder.is_dir():
+        _fsync_folder(folder)
+        if final.is_dir():
+            remove(final)
+    os.replace(folder, final)
+    _fsync_folder(final.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with what it holds; nothing happens when it does not exist.
+
+    A folder is renamed to a temporary name first, so that a process killed in the middle leaves no half of it.
+    """
+    if path.is_dir() and not path.is_symlink():
+        if not path.name.startswith(TEMPORARY):
+            doomed = path.with_name(f"{TEMPORARY}{os.getpid()}-removed-{path.name}")
+            os.replace(path, doomed)
+            path = doomed
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary names that a killed process left in `folder`."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name.startswith(TEMPORARY):
+                remove(path)
+
+
+@contextmanager
+def disk_errors(folder: Path, advice: Callable[[], str]) -> Iterator[None]:
+    """Turn a full disk, an exceeded quota or a refused write below `folder` into a RunFailure of one sentence.
+
+    Args:
+        advice: Called for the second half of the sentence: what is kept and what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise RunFailure(f"The disk of {folder} is full ({error.strerror}): {advice()}") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+            what = error.filename or folder
+            raise RunFailure(f"Cannot write {what} ({error.strerror}): {advice()}") from error
+        raise
