@@ -1,0 +1,271 @@
+"""perturb(): every inexact operator inside the block is randomly rounded, in any model, unmodified.
+
+A dispatch mode sees each aten operator below autograd. Exact operators run as they are; modelled ones run the stock
+kernel and add the noise that its roundings amount to; composite ones are decomposed into those; the rest are rounded
+at the output, listed as unmodelled and warned about once.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import decomposition_table
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from mcaprobe.errors import InputError
+from mcaprobe.lanes import LaneTensor, is_perturbed, join_lanes, lane_count, pick_lane
+from mcaprobe.noise import elementwise, normalization, products, reductions, resampling
+from mcaprobe.noise.exact import is_exact
+from mcaprobe.noise.site import Site
+from mcaprobe.rounding import MANTISSA, Arithmetic
+from mcaprobe.streams import Stream
+
+aten = torch.ops.aten
+RULES: dict[Any, Callable[..., Any]] = {
+    **products.RULES, **reductions.RULES, **elementwise.RULES, **normalization.RULES, **resampling.RULES,
+}  # fmt: skip
+
+
+class UnmodelledOperatorWarning(UserWarning):
+    """An operator without a noise model was rounded at its output only."""
+
+
+class Perturbation(TorchDispatchMode):
+    """The block in which operators are perturbed.
+
+    Attributes:
+        operators: What was done with each operator: `exact`, `modelled`, `decomposed` or `unmodelled`.
+    """
+
+    def __init__(self, samples: Sequence[int | None], arithmetic: Arithmetic, seed: int, threads: int = 1) -> None:
+        super().__init__()
+        self.samples = tuple(samples)
+        self.arithmetic = arithmetic
+        self.seed = seed
+        self.operators: dict[str, str] = {}
+        self._calls = 0
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else None
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Return the input as every lane sees it; a block of one lane works on plain tensors."""
+        return x if len(self.samples) == 1 else LaneTensor([x.clone() for _ in self.samples])
+
+    def close(self) -> None:
+        """End the worker threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        kind = self._kind(func, args, kwargs)
+        if kind != "decomposed":
+            self.operators.setdefault(func._schema.name.split("::")[1], kind)
+        if kind == "exact":
+            return self._exact(func, args, kwargs)
+        if kind == "decomposed":
+            return self._decompose(func, args, kwargs)
+        if func._schema.is_mutable:
+            return self._mutate(func, args, kwargs)
+        if kind == "unmodelled":
+            self._warn(func)
+        return self._perturb(RULES.get(func.overloadpacket) or _round_output(func), func, args, kwargs)
+
+    def _kind(self, func: Any, args: Any, kwargs: Any) -> str:
+        if is_exact(func) or not _floating(args, kwargs):
+            return "exact"
+        packet = func.overloadpacket
+        if packet in RULES or _functional(func) in RULES:
+            return "modelled"
+        composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+        if composite or func in decomposition_table:
+            return "decomposed"
+        return "unmodelled"
+
+    def _exact(self, func: Any, args: Any, kwargs: Any) -> Any:
+        lanes = lane_count(args, kwargs)
+        perturbed = is_perturbed(args, kwargs)
+        if lanes is None:
+            result = func(*args, **kwargs)
+            if len(self.samples) > 1 and _creates(func):
+                # A fresh buffer may be written to by every lane later on.
+                return tree_map(lambda t: LaneTensor([t.clone() for _ in self.samples]), result)
+            return _mark(result, perturbed)
+        if func._schema.is_mutable:
+            return self._write(func, args, kwargs, lanes)
+        return join_lanes(self._each(lambda i: func(*pick_lane(args, i), **pick_lane(kwargs, i)), lanes), perturbed)
+
+    def _write(self, func: Any, args: Any, kwargs: Any, lanes: int) -> Any:
+        """Run an in-place operator in every lane and return the tensor that it wrote to."""
+        target = _target(func, args, kwargs)
+        if not isinstance(target, LaneTensor):
+            from mcaprobe.lanes import LockstepError
+            raise LockstepError(f"{func._schema.name} writes perturbed values into a tensor made outside the run.")
+        self._each(lambda i: func(*pick_lane(args, i), **pick_lane(kwargs, i)), lanes)
+        target.perturbed = target.perturbed or is_perturbed(args, kwargs)
+        return target
+
+    def _mutate(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an inexact in-place operator as its functional twin, then copy."""
+        target = _target(func, args, kwargs)
+        rest = {k: v for k, v in kwargs.items() if v is not target}
+        with self:
+            value = _functional(func)(*args, **rest)
+            target.copy_(value)
+        return target
+
+    def _decompose(self, func: Any, args: Any, kwargs: Any) -> Any:
+        with self:
+            result = func.decompose(*args, **kwargs)
+            if result is NotImplemented:
+                self.operators.setdefault(func._schema.name.split("::")[1], "decomposed")
+                result = decomposition_table[func](*args, **kwargs)
+        return result
+
+    def _perturb(self, rule: Callable[..., Any], func: Any, args: Any, kwargs: Any) -> Any:
+        call = self._calls
+        self._calls += 1
+        varies = is_perturbed(args, kwargs)
+        _check_dtypes(func, args, kwargs)
+        device = next(t.device for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor))
+
+        def one(lane: int) -> Any:
+            a, k = pick_lane(args, lane), pick_lane(kwargs, lane)
+            sample = self.samples[lane]
+            if sample is None:
+                return func(*a, **k)
+            site = Site(self.arithmetic, Stream(self.seed, sample, call, device), varies)
+            return _in_stock_format(rule(site, *a, **k), a)
+
+        if len(self.samples) == 1:
+            return _mark(one(0), self.samples[0] is not None)
+        return join_lanes(self._each(one, len(self.samples)), True)
+
+    def _each(self, function: Callable[[int], Any], lanes: int) -> list[Any]:
+        if self._pool is None:
+            return [function(i) for i in range(lanes)]
+        return list(self._pool.map(_without_grad(function), range(lanes)))
+
+    def _warn(self, func: Any) -> None:
+        name = func._schema.name
+        if not getattr(self, "_warned", None):
+            self._warned: set[str] = set()
+        if name not in self._warned:
+            self._warned.add(name)
+            warnings.warn(f"{name} has no noise model: it is rounded at its output only, which is too optimistic.",
+                          UnmodelledOperatorWarning, stacklevel=4)
+
+
+@contextmanager
+def perturb(mode: str = "random", seed: int = 0, *, sample: int = 0, precision: int | None = None
+            ) -> Iterator[Perturbation]:
+    """Perturb every operator in the block: one sample of Monte Carlo arithmetic, emulated.
+
+    The same seed and sample give the same bits, whatever the threads: stock kernels run on one thread inside.
+
+    Args:
+        mode: `random`, `nearness`, `up_down`, or Monte Carlo arithmetic `rr`, `pb`, `full`.
+        seed: Seed of the run, 0 or more.
+        sample: Number of the sample, 0 or more; each has its own stream.
+        precision: Virtual precision in bits, for `rr`, `pb` and `full`.
+    Raises:
+        InputError: unknown mode, or a precision that does not fit the mode.
+    """
+    with lockstep([sample], reference=False, mode=mode, seed=seed, precision=precision) as block:
+        yield block
+
+
+@contextmanager
+def lockstep(samples: Sequence[int], reference: bool = True, mode: str = "random", seed: int = 0,
+             precision: int | None = None, threads: int = 1) -> Iterator[Perturbation]:
+    """Carry several samples, and the IEEE run before them, through one pass of a model.
+
+    Args:
+        samples: Numbers of the samples.
+        reference: Whether lane 0 is the unperturbed run.
+        threads: Lanes computed at the same time. Each kernel runs on one thread, so that no bit depends on it.
+    """
+    if seed < 0 or any(s < 0 for s in samples):
+        raise InputError(f"Expected a seed and sample numbers of 0 or more, got seed {seed}, samples {list(samples)}.")
+    block = Perturbation([None, *samples] if reference else list(samples), Arithmetic(mode, precision), seed, threads)
+    intra_op = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with block:
+            yield block
+    finally:
+        block.close()
+        torch.set_num_threads(intra_op)
+
+
+def _floating(*trees: Any) -> bool:
+    return any(isinstance(x, Tensor) and x.is_floating_point() for x in tree_flatten(trees)[0])
+
+
+def _creates(func: Any) -> bool:
+    return not func.is_view and not func._schema.is_mutable and not any(
+        isinstance(a.type, torch.TensorType) for a in func._schema.arguments
+    )
+
+
+def _functional(func: Any) -> Any:
+    """Return the operator without its in-place or out= form, or None."""
+    name = func._schema.name.split("::")[1]
+    return getattr(aten, name[:-1] if name.endswith("_") and not name.endswith("__") else name, None)
+
+
+def _target(func: Any, args: Any, kwargs: Any) -> Tensor:
+    for i, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            return args[i] if i < len(args) else kwargs[argument.name]
+    raise InputError(f"{func} writes to none of its arguments.")
+
+
+def _mark(result: Any, perturbed: bool) -> Any:
+    if perturbed:
+        for leaf in tree_flatten(result)[0]:
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                leaf.perturbed = True  # type: ignore[attr-defined]
+    return result
+
+
+def _check_dtypes(func: Any, args: Any, kwargs: Any) -> None:
+    for leaf in tree_flatten((args, kwargs))[0]:
+        if isinstance(leaf, Tensor) and (leaf.is_complex() or leaf.is_floating_point() and leaf.dtype not in MANTISSA):
+            raise InputError(
+                f"Expected float32 or float64 tensors inside perturb(), got {str(leaf.dtype)[6:]} in "
+                f"{func._schema.name}; study low precision with mode rr and a virtual precision instead."
+            )
+
+
+def _in_stock_format(result: Any, args: Any) -> Any:
+    """Return 4-D and 5-D results in the memory format of the first input, as the stock kernel does."""
+    first = next((t for t in tree_flatten(args)[0] if isinstance(t, Tensor)), None)
+    for dim, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if first is not None and first.dim() == dim and first.is_contiguous(memory_format=memory_format) \
+                and not first.is_contiguous():
+            return tree_map(lambda t, d=dim, f=memory_format: t.contiguous(memory_format=f)
+                            if isinstance(t, Tensor) and t.dim() == d else t, result)
+    return result
+
+
+def _round_output(func: Any) -> Callable[..., Any]:
+    """The rule of an operator without a model: the stock result counts as inexact, and is rounded once."""
+
+    def rule(site: Site, *args: Any, **kwargs: Any) -> Any:
+        return tree_map(lambda t: site.unknown(t) if isinstance(t, Tensor) and t.is_floating_point() else t,
+                        func(*args, **kwargs))
+
+    return rule
+
+
+def _without_grad(function: Callable[[int], Any]) -> Callable[[int], Any]:
+    def run(lane: int) -> Any:
+        with torch.no_grad():
+            return function(lane)
+
+    return run

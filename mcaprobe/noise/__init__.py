@@ -1,0 +1,1 @@
+"""How the roundings inside an operator add up: one file per operator family."""

@@ -1,0 +1,2 @@
+"""Interpolation and average pooling: a few weighted taps each."""
+RULES: dict = {}

@@ -1,0 +1,168 @@
+"""Where does a perturbation happen? One operator call of one sample, and its elementary operations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mcaprobe.rounding import Arithmetic, blockwise, perturb_operand, round_pair, round_wide, two_product, two_sum
+from mcaprobe.streams import Stream
+
+Operand = Tensor | float
+
+
+@dataclass(slots=True)
+class Site:
+    """One operator call in one sample: the arithmetic, its random stream, and whether its operands vary.
+
+    Every method broadcasts its operands and returns a tensor of their dtype (float32 or float64), each element rounded
+    once as the mode says.
+    """
+
+    arithmetic: Arithmetic
+    stream: Stream
+    perturbed: bool
+
+    def wide(self, function: Callable[..., Tensor], *operands: Operand) -> Tensor:
+        """Return one rounding of `function` evaluated in float64.
+
+        For float64 operands no wider format is at hand: the result counts as inexact, its residual as uniform over
+        an ulp, unless operands and result are whole numbers (exp(0), log(1), tanh(0)).
+        """
+        dtype = _dtype(operands)
+
+        def block(*parts: Tensor) -> Tensor:
+            value = function(*(self._widen(p, dtype) for p in parts))
+            if dtype == torch.float32:
+                return round_wide(value, dtype, self.arithmetic, self.stream)
+            whole = torch.stack([p == p.round() for p in parts]).all(0)
+            return self._round_unknown(value, whole)
+
+        return blockwise(block, dtype, *self._tensors(operands, dtype))
+
+    def add(self, a: Operand, b: Operand) -> Tensor:
+        """Return a + b, one rounding."""
+
+        def block(x: Tensor, y: Tensor) -> Tensor:
+            if self.arithmetic.inbound:
+                return self._pair(two_sum(self._widen(x, dtype), self._widen(y, dtype)), dtype)
+            # The error of an addition is a number of the same format, so that float32 needs no wider one.
+            total, error = two_sum(x.to(dtype), y.to(dtype))
+            return round_pair(total, error, self.arithmetic, self.stream)
+
+        dtype = _dtype((a, b))
+        return blockwise(block, dtype, *self._tensors((a, b), dtype))
+
+    def subtract(self, a: Operand, b: Operand) -> Tensor:
+        """Return a - b, one rounding."""
+        return self.add(a, -b)
+
+    def multiply(self, a: Operand, b: Operand) -> Tensor:
+        """Return a b, one rounding."""
+
+        def block(x: Tensor, y: Tensor) -> Tensor:
+            x, y = self._widen(x, dtype), self._widen(y, dtype)
+            if dtype == torch.float64:
+                return self._pair(two_product(x, y), dtype)
+            return round_wide(x * y, dtype, self.arithmetic, self.stream)
+
+        dtype = _dtype((a, b))
+        return blockwise(block, dtype, *self._tensors((a, b), dtype))
+
+    def divide(self, a: Operand, b: Operand) -> Tensor:
+        """Return a / b, one rounding."""
+
+        def block(x: Tensor, y: Tensor) -> Tensor:
+            x, y = self._widen(x, dtype), self._widen(y, dtype)
+            quotient = x / y
+            if dtype == torch.float64:
+                product, error = two_product(quotient, y)
+                return self._pair((quotient, ((x - product) - error) / y), dtype)
+            return round_wide(quotient, dtype, self.arithmetic, self.stream)
+
+        dtype = _dtype((a, b))
+        return blockwise(block, dtype, *self._tensors((a, b), dtype))
+
+    def sqrt(self, a: Tensor) -> Tensor:
+        """Return the square root of a, one rounding."""
+
+        def block(x: Tensor) -> Tensor:
+            x = self._widen(x, a.dtype)
+            root = x.sqrt()
+            if a.dtype == torch.float64:
+                product, error = two_product(root, root)
+                return self._pair((root, ((x - product) - error) / (2 * root)), a.dtype)
+            return round_wide(root, a.dtype, self.arithmetic, self.stream)
+
+        return blockwise(block, a.dtype, a)
+
+    def fma(self, a: Operand, b: Operand, c: Operand) -> Tensor:
+        """Return a b + c, one rounding."""
+
+        def block(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+            x, y, z = (self._widen(t, dtype) for t in (x, y, z))
+            if dtype == torch.float64:
+                product, error = two_product(x, y)
+                total, low = two_sum(product, z)
+                return self._pair((total, low + error), dtype)
+            return self._pair(two_sum(x * y, z), dtype)
+
+        dtype = _dtype((a, b, c))
+        return blockwise(block, dtype, *self._tensors((a, b, c), dtype))
+
+    def noisy(self, value: Tensor, std: Tensor) -> Tensor:
+        """Return one rounding of value plus Gaussian noise of standard deviation `std`, where that is finite.
+
+        Args:
+            value: float32 or float64, already rounded: with std 0 it is exact.
+            std: Same shape or broadcastable, any precision.
+        """
+
+        def block(v: Tensor, s: Tensor) -> Tensor:
+            noise = self.stream.normal(v.numel()).view(v.shape).double() * s
+            return self._pair(two_sum(v.double(), torch.nan_to_num(noise, 0.0, 0.0, 0.0)), value.dtype)
+
+        return blockwise(block, value.dtype, value, std)
+
+    def unknown(self, value: Tensor) -> Tensor:
+        """Return one rounding of an inexact result whose residual is not known: uniform over an ulp."""
+        return blockwise(lambda v: self._round_unknown(v, None), value.dtype, value)
+
+    def round(self, wide: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return one rounding of an exact float64 tensor to `dtype`."""
+        return blockwise(lambda w: round_wide(w, dtype, self.arithmetic, self.stream), dtype, wide)
+
+    def _pair(self, pair: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor:
+        total, low = pair
+        return round_wide(total, dtype, self.arithmetic, self.stream, torch.nan_to_num(low, 0.0, 0.0, 0.0))
+
+    def _widen(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.arithmetic.inbound:
+            return perturb_operand(x, self.arithmetic.bits(dtype), self.stream)
+        return x.double()
+
+    def _tensors(self, operands: tuple[Operand, ...], dtype: torch.dtype) -> list[Tensor]:
+        """Return the operands as tensors; a double constant is narrowed by one rounding, for all elements together."""
+        return [
+            x if isinstance(x, Tensor)
+            else round_wide(torch.tensor([x], dtype=torch.float64, device=self.stream.device), dtype, self.arithmetic,
+                            self.stream)[0]
+            for x in operands
+        ]  # fmt: skip
+
+    def _round_unknown(self, value: Tensor, whole: Tensor | None) -> Tensor:
+        size = torch.nextafter(value.abs(), torch.full_like(value, torch.inf)) - value.abs()
+        residual = (self.stream.uniform(value.numel()).view(value.shape).double() - 0.5) * size
+        known = ~value.isfinite() if whole is None else ~value.isfinite() | whole & (value == value.round())
+        return round_pair(value, torch.where(known, 0.0, residual), self.arithmetic, self.stream)
+
+
+def _dtype(operands: tuple[Operand, ...]) -> torch.dtype:
+    """Return the dtype that torch's promotion gives: tensors with dimensions decide, before scalar tensors."""
+    floating = [x for x in operands if isinstance(x, Tensor) and x.is_floating_point()]
+    deciding = [x for x in floating if x.dim()] or floating
+    dtype = deciding[0].dtype
+    for x in deciding[1:]:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return dtype
