@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from mcaprobe.errors import InputError
-from mcaprobe.estimators import DEFAULT, Class, Estimator, score
+from mcaprobe.estimators import DEFAULT, Class, Estimator
 from mcaprobe.moments import Moments
+from mcaprobe.significance import score
 
 
 def channel_map(m: Moments, estimator: Estimator = DEFAULT) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,19 +1,16 @@
-"""How many bits of an element are significant, and what kind of element is it?"""
+"""What does the user ask of an estimate of significant bits, and what do n samples support?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, get_args
 
 import scipy.stats
 import torch
-from torch import Tensor
 
 from mcaprobe.errors import InputError
-from mcaprobe.moments import Moments
 
 Method = Literal["cnh", "general"]
 Reference = Literal["ieee", "mean"]
@@ -100,7 +97,7 @@ def stored_bits(dtype: torch.dtype) -> int:
 
 
 def mantissa_bits(dtype: torch.dtype) -> int:
-    """Return the mantissa bits of a floating dtype, the implicit one included: 24 for float32, 53 for float64."""
+    """Return the mantissa bits of a floating dtype with the implicit one: 24 for float32, 53 for float64."""
     return stored_bits(dtype) + 1
 
 
@@ -132,147 +129,3 @@ def shift(n: int, estimator: Estimator) -> float:
     chi2 = scipy.stats.chi2.ppf((1 - estimator.confidence) / 2, n - 1)
     normal = scipy.stats.norm.ppf((estimator.probability + 1) / 2)
     return float(0.5 * math.log2((n - 1) / chi2) + math.log2(normal))
-
-
-def raw_score(m: Moments, method: Method, reference: Reference, error: Error) -> Tensor:
-    """Return the bits before shift(), float64: any real number, -inf where the reference is 0.
-
-    CNH: -log2 std(Z), std with ddof 0 as the package. General: the largest integer k with all
-    |Z| <= 2^-k, from the extremes; the package's number before its clip to [0, stored mantissa bits].
-    Where an element does not vary, or saw NaN or infinity, the value means nothing: fixed_classes() tells.
-    """
-    return next(raw_scores(m, (method,), (reference,), (error,)))[1]
-
-
-def raw_scores(
-    m: Moments,
-    methods: tuple[Method, ...] = get_args(Method),
-    references: tuple[Reference, ...] = get_args(Reference),
-    errors: tuple[Error, ...] = get_args(Error),
-) -> Iterator[tuple[Combination, Tensor]]:
-    """Yield (method, reference, error) and its raw_score(); logarithms are shared between combinations."""
-    spread = log2_std(m) if "cnh" in methods else torch.empty(0)
-    for reference in references:
-        magnitude = (m.reference if reference == "ieee" else m.mean).double().abs()
-        deviation = largest_deviation(m, reference) if "general" in methods else torch.empty(0)
-        for error in errors:
-            # std(X / reference - 1) = std(X) / |reference|: a difference of logarithms.
-            if error == "absolute":
-                scale = floor_log2(magnitude)
-            elif "cnh" in methods:
-                scale = torch.log2(magnitude)
-            for method in methods:
-                if method == "cnh":
-                    bits = scale - spread
-                elif error == "relative":
-                    bits = -ceil_log2(deviation / magnitude)
-                else:
-                    bits = scale - ceil_log2(deviation)
-                yield (method, reference, error), bits.masked_fill_(magnitude == 0, -torch.inf)
-
-
-def fixed_classes(m: Moments) -> Tensor:
-    """Return the classes that no estimator changes, uint8; NUMBER stands for NUMBER or NOISE."""
-    equal = m.minimum == m.maximum
-    exact = equal & (m.minimum == m.reference)
-    codes = torch.where(equal, int(Class.SHIFTED), int(Class.NUMBER)).to(torch.uint8)
-    codes[exact] = Class.EXACT
-    codes[exact & (m.reference == 0)] = Class.ZERO
-    if not (m.all_finite and bool(torch.isfinite(m.reference).all())):
-        codes[(m.infs > 0) | torch.isinf(m.reference)] = Class.INF
-        codes[(m.nans > 0) | torch.isnan(m.reference)] = Class.NAN
-        codes[m.nans + m.infs == m.n] = Class.UNDEFINED
-    return codes
-
-
-def score(m: Moments, estimator: Estimator) -> tuple[Tensor, Tensor]:
-    """Return significant_bits() and classes() of the elements together, at the price of one of them."""
-    cost = shift(m.n, estimator)
-    codes = fixed_classes(m)
-    bits = raw_score(m, estimator.method, estimator.reference, estimator.error)
-    bits.sub_(cost)
-    if estimator.convention == "published":
-        return _published(m, estimator, bits, codes, cost)
-    varies = codes == Class.NUMBER
-    # Not (> 0): bits are NaN where a float64 mean overflowed, and nothing is known to be significant there.
-    codes[varies & ~(bits > 0)] = Class.NOISE
-    return bits.masked_fill_(~varies, torch.nan), codes
-
-
-def significant_bits(m: Moments, estimator: Estimator = DEFAULT) -> Tensor:
-    """Return the significant bits of each element, float64, unclipped; NaN unless it is NUMBER or NOISE.
-
-    -inf where the reference is 0 and a sample is not. The convention `published` clips General to
-    [0, stored mantissa bits] and gives bits to the other finite elements as well (see Estimator).
-    """
-    return score(m, estimator)[0]
-
-
-def classes(m: Moments, estimator: Estimator = DEFAULT) -> Tensor:
-    """Return the Class of each element, uint8."""
-    return score(m, estimator)[1]
-
-
-def snr_below_one(m: Moments) -> Tensor:
-    """Return where the samples vary with std >= |mean| (ddof 0), bool; False where one was not finite."""
-    if m.n < 2:
-        raise InputError(f"Expected at least 2 samples for a signal-to-noise ratio, got {m.n}.")
-    below = (m.m2 / m.n >= m.mean * m.mean) & (m.minimum < m.maximum)
-    return below if m.all_finite else below & (m.nans + m.infs == 0)
-
-
-def log2_std(m: Moments) -> Tensor:
-    """Return log2 of the standard deviation (ddof 0) of the samples, float64; -inf where they do not vary."""
-    result = torch.log2(m.m2 / m.n).mul_(0.5)
-    if m.reference.dtype == torch.float64:
-        # M2 under- or overflows where deviations leave 1e-145..1e150: half the range bounds the std from
-        # above.
-        lost = ~((m.m2 >= 1e-290) & (m.m2 <= 1e300)) & (m.minimum < m.maximum)
-        if bool(lost.any()):
-            result[lost] = torch.log2(m.maximum[lost] / 2 - m.minimum[lost] / 2)
-    return result
-
-
-def largest_deviation(m: Moments, reference: Reference) -> Tensor:
-    """Return the largest |X - reference| over the samples, float64."""
-    low, high = m.minimum.double(), m.maximum.double()
-    if reference == "ieee":
-        return torch.maximum(high - m.reference, m.reference - low)
-    origin = m.origin()
-    if origin is not None:
-        low, high = low - origin, high - origin
-    return torch.maximum(high - m.offset, m.offset - low)
-
-
-def floor_log2(x: Tensor) -> Tensor:
-    """Return the exponent e with 2^e <= x < 2^(e+1), exactly, for float64 x > 0; 0 for 0, as the package."""
-    return torch.frexp(x).exponent.double().sub_((x != 0).double())
-
-
-def ceil_log2(x: Tensor) -> Tensor:
-    """Return the smallest integer e with x <= 2^e, exactly, for finite x > 0 in float64; +inf for +inf."""
-    fraction, exponent = torch.frexp(x)
-    result = exponent.double().sub_((fraction == 0.5).double())
-    return result.masked_fill_(torch.isinf(x), torch.inf)
-
-
-def _published(m: Moments, e: Estimator, bits: Tensor, codes: Tensor, cost: float) -> tuple[Tensor, Tensor]:
-    """Return bits and classes as published: every finite element has bits, and is NOISE if they are <= 0."""
-    most = stored_bits(m.reference.dtype)
-    centre = (m.reference if e.reference == "ieee" else m.mean).double()
-    deviation = largest_deviation(m, e.reference)
-    if e.error == "absolute":
-        # The package leaves the exponent of a reference 0 out of the absolute error.
-        plain = -log2_std(m) if e.method == "cnh" else -ceil_log2(deviation)
-        bits = torch.where(centre == 0, plain - cost, bits)
-    still = m.minimum == m.maximum
-    if e.method == "cnh":
-        scale = torch.log2(centre.abs()) if e.error == "relative" else floor_log2(centre.abs())
-        bits = torch.where(still, scale - torch.log2(deviation) - cost, bits)
-    bits = torch.where(still & (deviation == 0), most - cost, bits)
-    if e.method == "general":
-        bits = bits.clamp(0, most)
-    bits[codes == Class.ZERO] = 0.0
-    finite = codes < Class.NAN
-    codes = torch.where(finite, (bits <= 0).to(torch.uint8) * int(Class.NOISE), codes)
-    return bits.masked_fill_(~finite, torch.nan), codes

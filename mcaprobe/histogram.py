@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -19,16 +19,15 @@ from mcaprobe.estimators import (
     Estimator,
     Method,
     Reference,
-    fixed_classes,
     mantissa_bits,
-    raw_scores,
     shift,
-    snr_below_one,
 )
 from mcaprobe.index_moments import IndexMoments
 from mcaprobe.moments import CHUNK, Moments, expect_keys
 from mcaprobe.regions import ALL, positions, select
 from mcaprobe.rows import Row, share_fields
+from mcaprobe.scores import raw_scores
+from mcaprobe.significance import fixed_classes, snr_below_one
 
 COMBINATIONS: list[Combination] = list(product(get_args(Method), get_args(Reference), get_args(Error)))
 PER_BIT = 16
@@ -92,15 +91,15 @@ class Histogram:
     def row(
         self, estimator: Estimator = DEFAULT, region: str = ALL, *, layer: str = "", operator: str = ""
     ) -> Row:
-        """Return the Row of a region: bits to one bin (1/16; General exact), shares to the elements of one."""
+        """Return the Row of a region: bits to 1/16 (General exactly), shares to the elements of one bin."""
         if region not in self.regions:
             raise InputError(f"Expected a region of {', '.join(self.regions)}, got {region!r}.")
         if estimator.convention == "published":
             raise InputError("The published convention needs per-element moments; a histogram has none.")
         at = self.regions.index(region)
         elements = int(self.fixed[at].sum())
-        names = {"layer": layer, "operator": operator, "region": region, "shape": self.shape,
-                 "elements": elements, "samples": self.n}  # fmt: skip
+        names: dict[str, Any] = {"layer": layer, "operator": operator, "region": region}
+        names |= {"shape": self.shape, "elements": elements, "samples": self.n}
         if self.is_index:
             total = elements * self.n
             return Row(index_change_rate=int(self.low_snr[at]) / total if total else None, **names)
@@ -140,16 +139,28 @@ class Histogram:
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that from_state() needs; the region names as UTF-8 bytes."""
         names = torch.tensor(list("\n".join(self.regions).encode()), dtype=torch.uint8)
-        return {"n": torch.tensor(self.n), "shape": torch.tensor(self.shape, dtype=torch.int64), "regions": names,
-                "counts": self.counts.int(), "fixed": self.fixed, "low_snr": self.low_snr}  # fmt: skip
+        return {
+            "n": torch.tensor(self.n),
+            "shape": torch.tensor(self.shape, dtype=torch.int64),
+            "regions": names,
+            "counts": self.counts.int(),
+            "fixed": self.fixed,
+            "low_snr": self.low_snr,
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Histogram:
         """Return the histogram whose state() is `state`."""
         expect_keys("a histogram", state, {"n", "shape", "regions", "counts", "fixed", "low_snr"})
         names = bytes(state["regions"].tolist()).decode().split("\n")
-        return cls(int(state["n"]), tuple(state["shape"].tolist()), tuple(names), state["counts"].long(),
-                   state["fixed"], state["low_snr"])  # fmt: skip
+        return cls(
+            int(state["n"]),
+            tuple(state["shape"].tolist()),
+            tuple(names),
+            state["counts"].long(),
+            state["fixed"],
+            state["low_snr"],
+        )
 
 
 def _score_counts(m: Moments, varies: Tensor, masks: Mapping[str, Tensor], regions: list[str]) -> Tensor:

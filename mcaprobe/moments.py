@@ -94,7 +94,7 @@ class Moments:
         return self.offset if origin is None else origin + self.offset
 
     def origin(self) -> Tensor | None:
-        """Return what `offset` is counted from, float64: the finite reference of a float64 layer, else None (0)."""
+        """Return what `offset` is counted from: the finite reference of a float64 layer, else None for 0."""
         return self.reference.nan_to_num(0.0, 0.0, 0.0) if self.reference.dtype == torch.float64 else None
 
     @property
@@ -192,9 +192,15 @@ class Moments:
 
     def take(self, index: Tensor) -> Moments:
         """Return a copy of the moments at `index` (int64, (k,), into the flattened layer), of shape (k,)."""
-        nans, infs = (None if t is None else t.reshape(-1)[index] for t in (self._nans, self._infs))
-        tensors = self.offset, self.m2, self.minimum, self.maximum, self.reference, self.zeros
-        return Moments(self.n, *(t.reshape(-1)[index] for t in tensors), nans, infs)
+
+        def at(values: Tensor) -> Tensor:
+            return values.reshape(-1)[index]
+
+        specials = [None if t is None else at(t) for t in (self._nans, self._infs)]
+        extremes = at(self.minimum), at(self.maximum)
+        return Moments(
+            self.n, at(self.offset), at(self.m2), *extremes, at(self.reference), at(self.zeros), *specials
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors from_state() needs, contiguous; `nans` and `infs` only if there were any."""

@@ -50,7 +50,7 @@ class Row:
         return dataclasses.asdict(self) | {"shape": list(self.shape)}
 
 
-def share_fields(counts: Sequence[float]) -> dict[str, float | None]:
+def share_fields(counts: Sequence[float]) -> dict[str, Any]:
     """Return the columns share_* of the element counts of the eight classes; None in an empty region."""
     total = sum(counts)
     return {f"share_{kind.name.lower()}": float(counts[kind]) / total if total else None for kind in Class}

@@ -2,24 +2,22 @@
 
 moments.py          what is kept of the samples (update, merge)
 index_moments.py    the same for pool indices
-estimators.py       significant bits (CNH, General) and classes of elements
+estimators.py       the settings of an estimator, what n samples support
+significance.py     significant bits (CNH, General) and classes of elements
 """
 
 from mcaprobe.estimators import (
     Class,
     Estimator,
-    classes,
     mantissa_bits,
     samples_needed,
-    score,
     shift,
-    significant_bits,
-    snr_below_one,
     stored_bits,
     supported_probability,
 )
 from mcaprobe.index_moments import IndexMoments
 from mcaprobe.moments import Moments
+from mcaprobe.significance import classes, score, significant_bits, snr_below_one
 
 __all__ = [
     "Class",

@@ -7,18 +7,20 @@ enough for the line of another estimator, channel_map (channels.py) is the pictu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mcaprobe.channels import channel_map
-from mcaprobe.estimators import DEFAULT, Class, Estimator, score, snr_below_one
+from mcaprobe.estimators import DEFAULT, Class, Estimator
 from mcaprobe.histogram import Histogram
 from mcaprobe.index_moments import IndexMoments
 from mcaprobe.moments import Moments
 from mcaprobe.regions import positions, select
 from mcaprobe.rows import Row, share_fields
+from mcaprobe.significance import score, snr_below_one
 
 __all__ = ["Histogram", "Row", "channel_map", "summarize"]
 
@@ -40,7 +42,7 @@ def summarize(
     """
     masks = masks or {}
     where = positions(m.shape, masks)
-    names = {"layer": layer, "operator": operator, "shape": tuple(m.shape), "samples": m.n}
+    names: dict[str, Any] = {"layer": layer, "operator": operator, "shape": tuple(m.shape), "samples": m.n}
     if isinstance(m, IndexMoments):
         rates = m.change_rate()
         parts = {name: select(rates, masks, name, index) for name, index in where.items()}

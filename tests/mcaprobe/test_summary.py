@@ -10,11 +10,19 @@ import pytest
 import torch
 
 from mcaprobe.errors import InputError
-from mcaprobe.estimators import raw_score, raw_scores
 from mcaprobe.histogram import COMBINATIONS
-from mcaprobe.statistics import Class, Estimator, IndexMoments, Moments, classes, significant_bits,
-snr_below_one from mcaprobe.summary import Histogram, Row, channel_map, summarize from tests.reference
-import layer_rows
+from mcaprobe.scores import raw_score, raw_scores
+from mcaprobe.statistics import (
+    Class,
+    Estimator,
+    IndexMoments,
+    Moments,
+    classes,
+    significant_bits,
+    snr_below_one,
+)
+from mcaprobe.summary import Histogram, Row, channel_map, summarize
+from tests.reference import layer_rows
 
 SHAPE = (1, 6, 9, 11)
 MASKS = {"brain": torch.rand(9, 11, generator=torch.Generator().manual_seed(5)) < 0.4}
@@ -109,23 +117,31 @@ def test_a_histogram_counts_what_lies_outside_its_bins():
     reference = torch.tensor([0.0, 1e-30, 1.0])
     samples = torch.tensor([[1.0, 1.0, 1.0], [2.0, 2.0, 1.0 + 2**-23]])
     m = Moments.empty(reference).update(samples[0]).update(samples[1])
-    row, = Histogram.of(m).rows(Estimator())
+    (row,) = Histogram.of(m).rows(Estimator())
     assert (row.share_noise, row.share_number) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     with pytest.raises(InputError, match="per-element moments"):
         Histogram.of(m).row(Estimator(convention="published"))
-    with pytest.raises(InputError, match="region of all, got 'brain'"):
+    with pytest.raises(InputError, match=r"region of all, got 'brain'"):
         Histogram.of(m).row(Estimator(), "brain")
 
 
 def test_overlapping_and_empty_masks_are_each_counted_alone():
     m = layer()
-    masks = {"half": MASKS["brain"], "more": MASKS["brain"] | (torch.arange(11) < 4),
-             "none": torch.zeros(9, 11, dtype=torch.bool)}
+    masks = {
+        "half": MASKS["brain"],
+        "more": MASKS["brain"] | (torch.arange(11) < 4),
+        "none": torch.zeros(9, 11, dtype=torch.bool),
+    }
     general = Estimator("general")
     for exact, binned in zip(summarize(m, general, masks), Histogram.of(m, masks).rows(general), strict=True):
         for name, value in exact.as_dict().items():
-            assert getattr(binned, name) == (pytest.approx(value) if isinstance(value, float) else
-                                             exact.shape if name == "shape" else value), name
+            assert getattr(binned, name) == (
+                pytest.approx(value)
+                if isinstance(value, float)
+                else exact.shape
+                if name == "shape"
+                else value
+            ), name
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5, 8])
