@@ -1,0 +1,1 @@
+"""One file per subcommand; each has `add(subparsers)` and a function of the parsed arguments."""

@@ -1,0 +1,227 @@
+"""FastSurferVINN: a competitive dense U-Net with a voxel-size independent inner resolution.
+
+Henschel et al., FastSurferVINN (NeuroImage 2022). Module names are those of the published checkpoints.
+Nothing here is FastSurfer's code; it follows the architecture as the paper and its state dicts describe it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEVELS = 4
+MULTIPLE = 2**LEVELS
+
+
+class InputDenseBlock(nn.Module):
+    """Normalise, then four 3x3 convolutions of which each competes with the one before (elementwise maximum)."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__()
+        self.bn0 = nn.BatchNorm2d(channels)
+        self.conv0 = nn.Conv2d(channels, filters, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.conv1 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.bn3 = nn.BatchNorm2d(filters)
+        self.conv3 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.bn4 = nn.BatchNorm2d(filters)
+        self.prelu = nn.PReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, filters, H, W) of x (N, channels, H, W)."""
+        a = self.bn1(self.conv0(self.bn0(x)))
+        b = torch.maximum(self.bn2(self.conv1(self.prelu(a))), a)
+        c = torch.maximum(self.bn3(self.conv2(self.prelu(b))), b)
+        return self.bn4(self.conv3(self.prelu(c)))
+
+
+class CompetitiveDenseBlock(nn.Module):
+    """Four times PReLU, 3x3 convolution, normalisation; the first three outputs compete with their inputs."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.conv1 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.bn3 = nn.BatchNorm2d(filters)
+        self.conv3 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.bn4 = nn.BatchNorm2d(filters)
+        self.prelu = nn.PReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, filters, H, W) of x of the same shape."""
+        a = torch.maximum(self.bn1(self.conv0(self.prelu(x))), x)
+        b = torch.maximum(self.bn2(self.conv1(self.prelu(a))), a)
+        c = torch.maximum(self.bn3(self.conv2(self.prelu(b))), b)
+        return self.bn4(self.conv3(self.prelu(c)))
+
+
+class EncoderBlockInput(InputDenseBlock):
+    """The first encoder: the input block's pattern, then a pooling that keeps its indices."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__(channels, filters)
+        self.maxpool = nn.MaxPool2d(2, 2, return_indices=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """Return the pooled output, the output itself (the skip connection), and the pooling indices."""
+        skip = super().forward(x)
+        pooled, indices = self.maxpool(skip)
+        return pooled, skip, indices
+
+
+class EncoderBlock(CompetitiveDenseBlock):
+    """A dense block, then a pooling that keeps its indices."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__(filters)
+        self.maxpool = nn.MaxPool2d(2, 2, return_indices=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """Return the pooled output, the output itself (the skip connection), and the pooling indices."""
+        skip = super().forward(x)
+        pooled, indices = self.maxpool(skip)
+        return pooled, skip, indices
+
+
+class DecoderBlock(CompetitiveDenseBlock):
+    """Unpool with the encoder's indices, compete with the skip connection, then a dense block."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__(filters)
+        self.unpool = nn.MaxUnpool2d(2, 2)
+
+    def forward(self, x: Tensor, skip: Tensor, indices: Tensor) -> Tensor:  # type: ignore[override]
+        """Return (N, filters, H, W) of x (N, filters, H/2, W/2) and a skip connection (N, filters, H, W)."""
+        return super().forward(torch.maximum(self.unpool(x, indices), skip))
+
+
+class OutputDenseBlock(nn.Module):
+    """The last block: joins the decoder with the input block at the resolution of the input."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(channels, filters, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.conv1 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.bn3 = nn.BatchNorm2d(filters)
+        self.conv3 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.bn4 = nn.BatchNorm2d(filters)
+        self.prelu = nn.PReLU()
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Return (N, filters, H, W) of the decoder's x and the input block's skip."""
+        a = self.bn1(self.conv0(self.prelu(torch.cat([x, skip], dim=1))))
+        b = torch.maximum(self.bn2(self.conv1(self.prelu(a))), a)
+        c = torch.maximum(self.bn3(self.conv2(self.prelu(b))), b)
+        return self.bn4(self.conv3(self.prelu(c)))
+
+
+class Zoom2d(nn.Module):
+    """Resample (N, C, H, W) bilinearly by a factor onto a plane of a given size; the identity at factor 1.
+
+    The top-left corners coincide (align_corners False); what the target lacks is zero, what it exceeds is cut.
+    """
+
+    def forward(self, x: Tensor, factor: float, size: tuple[int, int]) -> Tensor:
+        """Return (N, C, *size)."""
+        if factor != 1.0:
+            x = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+        bottom, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
+        return x if bottom == right == 0 else F.pad(x, (0, right, 0, bottom))
+
+
+class ClassifierBlock(nn.Module):
+    """A 1x1 convolution to the classes."""
+
+    def __init__(self, filters: int, classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(filters, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes, H, W)."""
+        out: Tensor = self.conv(x)
+        return out
+
+
+class FastSurferVINN(nn.Module):
+    """Segment the middle one of several adjacent slices.
+
+    Args:
+        slices: Adjacent slices that come in as channels (7 in the paper).
+        filters: Width of every block behind the inner resolution (71 in the paper).
+        interpolation_filters: Width of the input block, which is what is zoomed (32 in the paper).
+        classes: Output classes (79 axial and coronal, 51 sagittal in the paper).
+        inner_size: Height and width of the inner plane (256 x 256 in the paper), or None: that of the input.
+    """
+
+    def __init__(
+        self,
+        slices: int = 7,
+        filters: int = 71,
+        interpolation_filters: int = 32,
+        classes: int = 79,
+        inner_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.slices, self.inner_size = slices, inner_size
+        self.inp_block = InputDenseBlock(slices, interpolation_filters)
+        self.encode1 = EncoderBlockInput(interpolation_filters, filters)
+        self.encode2 = EncoderBlock(filters)
+        self.encode3 = EncoderBlock(filters)
+        self.encode4 = EncoderBlock(filters)
+        self.bottleneck = CompetitiveDenseBlock(filters)
+        self.decode4 = DecoderBlock(filters)
+        self.decode3 = DecoderBlock(filters)
+        self.decode2 = DecoderBlock(filters)
+        self.decode1 = DecoderBlock(filters)
+        self.interpol1 = Zoom2d()
+        self.interpol2 = Zoom2d()
+        self.outp_block = OutputDenseBlock(filters + interpolation_filters, filters)
+        self.classifier = ClassifierBlock(filters, classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming initialisation (fan_out, leaky ReLU) of the convolutions; normalisations start as identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
+
+    def forward(self, x: Tensor, scale_factor: float | None = None) -> Tensor:
+        """Return the logits of the middle slice, (N, classes, H, W).
+
+        Args:
+            x: Slices as channels, (N, slices, H, W).
+            scale_factor: Size of the input's pixels over that of the inner plane (0.8 for 0.8 mm input, 1 mm
+                inside); None is 1, where both zooms are the identity.
+        Raises:
+            ValueError: x has another number of slices, or the inner plane is no multiple of 16.
+        """
+        if x.ndim != 4 or x.shape[1] != self.slices:
+            raise ValueError(f"Expected x of shape (N, {self.slices}, H, W), got {tuple(x.shape)}.")
+        size = (x.shape[-2], x.shape[-1])
+        inner = self.inner_size or size
+        if inner[0] % MULTIPLE or inner[1] % MULTIPLE:
+            raise ValueError(
+                f"Expected an inner height and width that are multiples of {MULTIPLE}, got {inner}."
+            )
+        factor = 1.0 if scale_factor is None else float(scale_factor)
+        if not factor > 0:
+            raise ValueError(f"Expected a positive scale_factor, got {factor}.")
+        skip = self.inp_block(x)
+        x1, skip1, indices1 = self.encode1(self.interpol1(skip, factor, inner))
+        x2, skip2, indices2 = self.encode2(x1)
+        x3, skip3, indices3 = self.encode3(x2)
+        x4, skip4, indices4 = self.encode4(x3)
+        y = self.decode4(self.bottleneck(x4), skip4, indices4)
+        y = self.decode3(y, skip3, indices3)
+        y = self.decode2(y, skip2, indices2)
+        y = self.decode1(y, skip1, indices1)
+        y = self.outp_block(self.interpol2(y, 1 / factor, size), skip)
+        logits: Tensor = self.classifier(y)
+        return logits

@@ -1,0 +1,26 @@
+"""Write rows as tidy CSV beside a JSON manifest, each under a temporary name and renamed into place."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]], manifest: Mapping[str, object]) -> None:
+    """Write rows with the same keys to a CSV, and the manifest to a JSON of the same name."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+    write_text(path.with_suffix(".json"), json.dumps(dict(manifest), indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Train the demo's segmentation network on one template, by randomising its shape and its contrast."""
