@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from mcaprobe.errors import InputError
-from mcaprobe.lanes import LaneTensor, is_perturbed, join_lanes, lane_count, pick_lane
+from mcaprobe.lanes import LaneTensor, LockstepError, is_perturbed, join_lanes, lane_count, pick_lane
 from mcaprobe.noise import elementwise, normalization, products, reductions, resampling
 from mcaprobe.noise.exact import is_exact
 from mcaprobe.noise.site import Site
@@ -29,6 +29,9 @@ aten = torch.ops.aten
 RULES: dict[Any, Callable[..., Any]] = {
     **products.RULES, **reductions.RULES, **elementwise.RULES, **normalization.RULES, **resampling.RULES,
 }  # fmt: skip
+
+
+_KINDS = ("exact", "modelled", "decomposed", "unmodelled")
 
 
 class UnmodelledOperatorWarning(UserWarning):
@@ -49,6 +52,8 @@ class Perturbation(TorchDispatchMode):
         self.seed = seed
         self.operators: dict[str, str] = {}
         self._calls = 0
+        self._warned: set[str] = set()
+        self._decomposing: list[Any] = []
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else None
 
     def spread(self, x: Tensor) -> Tensor:
@@ -64,12 +69,12 @@ class Perturbation(TorchDispatchMode):
         kwargs = kwargs or {}
         kind = self._kind(func, args, kwargs)
         if kind != "decomposed":
-            self.operators.setdefault(func._schema.name.split("::")[1], kind)
+            self._note(func, kind)
         if kind == "exact":
             return self._exact(func, args, kwargs)
         if kind == "decomposed":
             return self._decompose(func, args, kwargs)
-        if func._schema.is_mutable:
+        if _functional(func) is not None and func._schema.is_mutable:
             return self._mutate(func, args, kwargs)
         if kind == "unmodelled":
             self._warn(func)
@@ -82,7 +87,7 @@ class Perturbation(TorchDispatchMode):
         if packet in RULES or _functional(func) in RULES:
             return "modelled"
         composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-        if composite or func in decomposition_table:
+        if (composite or func in decomposition_table) and func not in self._decomposing:
             return "decomposed"
         return "unmodelled"
 
@@ -97,15 +102,14 @@ class Perturbation(TorchDispatchMode):
             return _mark(result, perturbed)
         if func._schema.is_mutable:
             return self._write(func, args, kwargs, lanes)
-        return join_lanes(self._each(lambda i: func(*pick_lane(args, i), **pick_lane(kwargs, i)), lanes), perturbed)
+        return join_lanes(self._each_alike(func, args, kwargs, lanes), perturbed)
 
     def _write(self, func: Any, args: Any, kwargs: Any, lanes: int) -> Any:
         """Run an in-place operator in every lane and return the tensor that it wrote to."""
         target = _target(func, args, kwargs)
         if not isinstance(target, LaneTensor):
-            from mcaprobe.lanes import LockstepError
             raise LockstepError(f"{func._schema.name} writes perturbed values into a tensor made outside the run.")
-        self._each(lambda i: func(*pick_lane(args, i), **pick_lane(kwargs, i)), lanes)
+        self._each_alike(func, args, kwargs, lanes)
         target.perturbed = target.perturbed or is_perturbed(args, kwargs)
         return target
 
@@ -119,11 +123,15 @@ class Perturbation(TorchDispatchMode):
         return target
 
     def _decompose(self, func: Any, args: Any, kwargs: Any) -> Any:
-        with self:
-            result = func.decompose(*args, **kwargs)
-            if result is NotImplemented:
-                self.operators.setdefault(func._schema.name.split("::")[1], "decomposed")
-                result = decomposition_table[func](*args, **kwargs)
+        self._decomposing.append(func)  # a decomposition that ends in the operator itself is none
+        try:
+            with self:
+                result = func.decompose(*args, **kwargs)
+                if result is NotImplemented:
+                    self._note(func, "decomposed")
+                    result = decomposition_table[func](*args, **kwargs)
+        finally:
+            self._decomposing.pop()
         return result
 
     def _perturb(self, rule: Callable[..., Any], func: Any, args: Any, kwargs: Any) -> Any:
@@ -150,10 +158,27 @@ class Perturbation(TorchDispatchMode):
             return [function(i) for i in range(lanes)]
         return list(self._pool.map(_without_grad(function), range(lanes)))
 
+    def _each_alike(self, func: Any, args: Any, kwargs: Any, lanes: int) -> list[Any]:
+        """Run the stock operator in every lane; one that draws random numbers draws the same ones in each."""
+        def one(lane: int) -> Any:
+            return func(*pick_lane(args, lane), **pick_lane(kwargs, lane))
+
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return self._each(one, lanes)
+        state = torch.get_rng_state()
+        results = []
+        for lane in range(lanes):
+            torch.set_rng_state(state)
+            results.append(one(lane))
+        return results
+
+    def _note(self, func: Any, kind: str) -> None:
+        """An operator that is exact on integers and modelled on floats counts as modelled."""
+        name = func._schema.name.split("::")[1]
+        self.operators[name] = max(self.operators.get(name, "exact"), kind, key=_KINDS.index)
+
     def _warn(self, func: Any) -> None:
         name = func._schema.name
-        if not getattr(self, "_warned", None):
-            self._warned: set[str] = set()
         if name not in self._warned:
             self._warned.add(name)
             warnings.warn(f"{name} has no noise model: it is rounded at its output only, which is too optimistic.",
@@ -192,14 +217,24 @@ def lockstep(samples: Sequence[int], reference: bool = True, mode: str = "random
     if seed < 0 or any(s < 0 for s in samples):
         raise InputError(f"Expected a seed and sample numbers of 0 or more, got seed {seed}, samples {list(samples)}.")
     block = Perturbation([None, *samples] if reference else list(samples), Arithmetic(mode, precision), seed, threads)
-    intra_op = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        with block:
+        with _stock_state(), block:
             yield block
     finally:
         block.close()
-        torch.set_num_threads(intra_op)
+
+
+@contextmanager
+def _stock_state() -> Iterator[None]:
+    """Stock kernels on one thread, attention by its parts; both restored after."""
+    threads, fused = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
+    torch.set_num_threads(1)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _floating(*trees: Any) -> bool:
@@ -213,9 +248,11 @@ def _creates(func: Any) -> bool:
 
 
 def _functional(func: Any) -> Any:
-    """Return the operator without its in-place or out= form, or None."""
+    """Return the operator that an in-place or out= form computes, or None where there is no such form."""
     name = func._schema.name.split("::")[1]
-    return getattr(aten, name[:-1] if name.endswith("_") and not name.endswith("__") else name, None)
+    if name.endswith("_") and not name.endswith("__"):
+        return getattr(aten, name[:-1], None)
+    return func.overloadpacket if any(a.is_out for a in func._schema.arguments) else None
 
 
 def _target(func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -257,8 +294,12 @@ def _round_output(func: Any) -> Callable[..., Any]:
     """The rule of an operator without a model: the stock result counts as inexact, and is rounded once."""
 
     def rule(site: Site, *args: Any, **kwargs: Any) -> Any:
-        return tree_map(lambda t: site.unknown(t) if isinstance(t, Tensor) and t.is_floating_point() else t,
-                        func(*args, **kwargs))
+        def rounded(t: Any) -> Any:
+            if isinstance(t, Tensor) and t.is_complex():
+                return torch.view_as_complex(site.unknown(torch.view_as_real(t)))
+            return site.unknown(t) if isinstance(t, Tensor) and t.is_floating_point() else t
+
+        return tree_map(rounded, func(*args, **kwargs))
 
     return rule
 

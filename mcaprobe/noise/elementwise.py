@@ -159,6 +159,13 @@ def _once(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return rule
 
 
+def _once_of_two(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    def rule(site: Site, x: Tensor, y: Tensor) -> Tensor:
+        return site.wide(function, x, y)
+
+    return rule
+
+
 _ONE_ROUNDING = (
     "log", "log2", "log10", "log1p", "expm1", "exp2", "tanh", "sinh", "cosh", "sin", "cos", "tan", "asin", "acos",
     "atan", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma",
@@ -170,4 +177,5 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.reciprocal: reciprocal, aten.exp: exp, aten.sigmoid: sigmoid, aten.silu: silu, aten.gelu: gelu,
     aten._prelu_kernel: prelu, aten.leaky_relu: leaky_relu, aten.pow: pow_,
     **{getattr(aten, name): _once(getattr(torch, name)) for name in _ONE_ROUNDING},
+    aten.atan2: _once_of_two(torch.atan2), aten.hypot: _once_of_two(torch.hypot),
 }  # fmt: skip

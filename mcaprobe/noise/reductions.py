@@ -1,5 +1,6 @@
 """Sums, means and average poolings: torch's own order of addition decides how many roundings meet which partial sum."""
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -44,10 +45,60 @@ def mean(site: Site, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype
     return site.divide(sum_(site, x, dim, keepdim, dtype=dtype), float(count))
 
 
+def var_mean(site: Site, x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False
+             ) -> tuple[Tensor, Tensor]:
+    """aten.var_mean: the mean, the squared differences, their sum, one division."""
+    dims = _dims(x, dim)
+    centre = mean(site, x, dims, True)
+    difference = site.subtract(x, centre)
+    count = prod(x.shape[d] for d in dims) - (1 if correction is None else correction)
+    variance = site.divide(sum_(site, site.multiply(difference, difference), dims, keepdim), float(max(count, 0)))
+    return variance, centre if keepdim else centre.squeeze(dims)
+
+
+def var(site: Site, x: Tensor, dim: Any = None, **options: Any) -> Tensor:
+    """aten.var."""
+    return var_mean(site, x, dim, **options)[0]
+
+
+def std(site: Site, x: Tensor, dim: Any = None, **options: Any) -> Tensor:
+    """aten.std."""
+    return site.sqrt(var(site, x, dim, **options))
+
+
+def cumsum(site: Site, x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """aten.cumsum: one addition after the other, so that the noise adds up too."""
+    x = x if dtype is None else x.to(dtype)
+    if not x.is_floating_point():
+        return x.cumsum(dim)
+    partial = x.double().cumsum(dim)
+    step = rounding_std(partial.square(), site.arithmetic, site.perturbed, x.dtype)
+    # An addition to or of zero is exact; the last rounding of each element is carried out below.
+    rounded = (x != 0) & ((x != 0).cumsum(dim) > 1)
+    noise = site.stream.normal(x.numel()).view(x.shape) * torch.where(rounded, step, 0.0)
+    return site.round(partial + (noise.cumsum(dim) - noise), x.dtype)
+
+
+def prod_(site: Site, x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+          ) -> Tensor:
+    """aten.prod: one product after the other."""
+    x = x if dtype is None else x.to(dtype)
+    if not x.is_floating_point():
+        return x.prod() if dim is None else x.prod(dim, keepdim)
+    factors = (x.reshape(-1) if dim is None else x.movedim(dim, 0)).unbind(0)
+    result = torch.ones_like(factors[0]) if factors else x.new_ones(())
+    for factor in factors:
+        result = site.multiply(result, factor)
+    return result if dim is None or not keepdim else result.unsqueeze(dim)
+
+
 def _dims(x: Tensor, dim: Any) -> list[int]:
     if dim is None or (isinstance(dim, (list, tuple)) and not dim):
         return list(range(x.dim()))
     return [d % max(x.dim(), 1) for d in ([dim] if isinstance(dim, int) else dim)]
 
 
-RULES = {aten.sum: sum_, aten.mean: mean}
+RULES: dict[Any, Callable[..., Any]] = {
+    aten.sum: sum_, aten.mean: mean, aten.var: var, aten.std: std, aten.var_mean: var_mean, aten.cumsum: cumsum,
+    aten.prod: prod_,
+}  # fmt: skip
