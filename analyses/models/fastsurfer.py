@@ -12,51 +12,69 @@ LEVELS = 4
 MULTIPLE = 2**LEVELS
 
 
-class InputDenseBlock(nn.Module):
-    """Normalise, then four 3x3 convolutions of which each competes with the one before (elementwise maximum)."""
+class DenseBlock(nn.Module):
+    """Four 3x3 convolutions, each followed by a batch normalisation, with one PReLU; subclasses say how they join.
 
-    def __init__(self, channels: int, filters: int) -> None:
+    The published names of the normalisations are bn1..bn4, in the input and the output block gn1..gn4; bn0
+    normalises the input where a block has it.
+    """
+
+    def __init__(self, channels: int, filters: int, norm: str = "bn", input_norm: bool = False) -> None:
         super().__init__()
-        self.bn0 = nn.BatchNorm2d(channels)
-        self.conv0 = nn.Conv2d(channels, filters, 3, padding=1)
-        self.bn1 = nn.BatchNorm2d(filters)
-        self.conv1 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(filters)
-        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.bn3 = nn.BatchNorm2d(filters)
-        self.conv3 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.bn4 = nn.BatchNorm2d(filters)
+        self.norm = norm
+        if input_norm:
+            self.bn0 = nn.BatchNorm2d(channels)
+        for i in range(4):
+            self.add_module(f"conv{i}", nn.Conv2d(filters if i else channels, filters, 3, padding=1))
+            self.add_module(f"{norm}{i + 1}", nn.BatchNorm2d(filters))
         self.prelu = nn.PReLU()
+
+    def convolve(self, i: int, x: Tensor) -> Tensor:
+        """Return the normalised output of convolution i (0 to 3), (N, filters, H, W)."""
+        out: Tensor = getattr(self, f"{self.norm}{i + 1}")(getattr(self, f"conv{i}")(x))
+        return out
+
+    def compete(self, i: int, x: Tensor) -> Tensor:
+        """Return the larger one of x and what convolution i makes of its PReLU, elementwise."""
+        return torch.maximum(self.convolve(i, self.prelu(x)), x)
+
+
+class InputDenseBlock(DenseBlock):
+    """Normalise the input and convolve it; two convolutions compete with their inputs; the fourth does not."""
+
+    def __init__(self, channels: int, filters: int, norm: str = "bn") -> None:
+        super().__init__(channels, filters, norm, input_norm=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, filters, H, W) of x (N, channels, H, W)."""
-        a = self.bn1(self.conv0(self.bn0(x)))
-        b = torch.maximum(self.bn2(self.conv1(self.prelu(a))), a)
-        c = torch.maximum(self.bn3(self.conv2(self.prelu(b))), b)
-        return self.bn4(self.conv3(self.prelu(c)))
+        x = self.convolve(0, self.bn0(x))
+        x = self.compete(2, self.compete(1, x))
+        return self.convolve(3, self.prelu(x))
 
 
-class CompetitiveDenseBlock(nn.Module):
-    """Four times PReLU, 3x3 convolution, normalisation; the first three outputs compete with their inputs."""
+class CompetitiveDenseBlock(DenseBlock):
+    """Three convolutions compete with their inputs; the fourth does not."""
 
     def __init__(self, filters: int) -> None:
-        super().__init__()
-        self.conv0 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.bn1 = nn.BatchNorm2d(filters)
-        self.conv1 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(filters)
-        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.bn3 = nn.BatchNorm2d(filters)
-        self.conv3 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.bn4 = nn.BatchNorm2d(filters)
-        self.prelu = nn.PReLU()
+        super().__init__(filters, filters)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, filters, H, W) of x of the same shape."""
-        a = torch.maximum(self.bn1(self.conv0(self.prelu(x))), x)
-        b = torch.maximum(self.bn2(self.conv1(self.prelu(a))), a)
-        c = torch.maximum(self.bn3(self.conv2(self.prelu(b))), b)
-        return self.bn4(self.conv3(self.prelu(c)))
+        x = self.compete(2, self.compete(1, self.compete(0, x)))
+        return self.convolve(3, self.prelu(x))
+
+
+class OutputDenseBlock(DenseBlock):
+    """The last block: joins the decoder with the input block at the resolution of the input."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__(channels, filters, "gn")
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Return (N, filters, H, W) of the decoder's x and the input block's skip."""
+        x = self.convolve(0, self.prelu(torch.cat([x, skip], dim=1)))
+        x = self.compete(2, self.compete(1, x))
+        return self.convolve(3, self.prelu(x))
 
 
 class EncoderBlockInput(InputDenseBlock):
@@ -97,29 +115,6 @@ class DecoderBlock(CompetitiveDenseBlock):
     def forward(self, x: Tensor, skip: Tensor, indices: Tensor) -> Tensor:  # type: ignore[override]
         """Return (N, filters, H, W) of x (N, filters, H/2, W/2) and a skip connection (N, filters, H, W)."""
         return super().forward(torch.maximum(self.unpool(x, indices), skip))
-
-
-class OutputDenseBlock(nn.Module):
-    """The last block: joins the decoder with the input block at the resolution of the input."""
-
-    def __init__(self, channels: int, filters: int) -> None:
-        super().__init__()
-        self.conv0 = nn.Conv2d(channels, filters, 3, padding=1)
-        self.bn1 = nn.BatchNorm2d(filters)
-        self.conv1 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(filters)
-        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.bn3 = nn.BatchNorm2d(filters)
-        self.conv3 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.bn4 = nn.BatchNorm2d(filters)
-        self.prelu = nn.PReLU()
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Return (N, filters, H, W) of the decoder's x and the input block's skip."""
-        a = self.bn1(self.conv0(self.prelu(torch.cat([x, skip], dim=1))))
-        b = torch.maximum(self.bn2(self.conv1(self.prelu(a))), a)
-        c = torch.maximum(self.bn3(self.conv2(self.prelu(b))), b)
-        return self.bn4(self.conv3(self.prelu(c)))
 
 
 class Zoom2d(nn.Module):
@@ -170,7 +165,7 @@ class FastSurferVINN(nn.Module):
     ) -> None:
         super().__init__()
         self.slices, self.inner_size = slices, inner_size
-        self.inp_block = InputDenseBlock(slices, interpolation_filters)
+        self.inp_block = InputDenseBlock(slices, interpolation_filters, "gn")
         self.encode1 = EncoderBlockInput(interpolation_filters, filters)
         self.encode2 = EncoderBlock(filters)
         self.encode3 = EncoderBlock(filters)
