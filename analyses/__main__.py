@@ -4,12 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analyses.commands import evaluate, train
+from analyses.commands import evaluate, fidelity, train
 from mcaprobe.errors import InputError, RunFailure
 
 COMMANDS = (
     train,
     evaluate,
+    fidelity,
 )  # a new subcommand: a file in analyses/commands with add(subparsers), and its name here
 
 
