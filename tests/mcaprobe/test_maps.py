@@ -55,6 +55,7 @@ def test_voxels_of_a_pooled_map_lie_where_its_elements_saw_the_head(
     )  # padding, and half-mixed edges
     pooled, inside = F.avg_pool2d(position, 2), F.avg_pool2d(outside, 2)[0, 0] == 0
     first = slices[0]
+    assert first.affine is not None
     image = saved(
         tmp_path / "m.nii.gz",
         tuple(pooled.shape[2:]),
