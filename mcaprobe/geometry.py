@@ -21,9 +21,7 @@ from mcaprobe.grids import Axis, Dim, Step, Tag, aligned, broadcast, is_lost, mo
 
 COMPOSITE = "CompositeImplicitAutograd"
 RULED = frozenset([*RESAMPLING, *STRUCTURE, *SAME])
-Grid = tuple[
-    Step, ...
-]  # (scale, offset) of each spatial axis: input coordinate = offset + scale * layer index
+Grid = tuple[Step, ...]  # (scale, offset) of each spatial axis: input coordinate = offset + scale * layer index
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +53,7 @@ class LayerInfo:
     def placed(self, image_shape: Sequence[int]) -> Grid:
         """Return the grid, or where it is unknown the one that keeps the field of view of an input of `image_shape`."""
         if not self.spatial:
-            raise ValueError(
-                f"Expected a layer with image axes, got {self.name} of shape {self.shape}: it has no map."
-            )
+            raise ValueError(f"Expected a layer with image axes, got {self.name} of shape {self.shape}: it has no map.")
         if self.grid is not None:
             return self.grid
         sizes = self.shape[-len(image_shape) :]
@@ -109,9 +105,7 @@ class GridTracking(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if _base_name(func) not in RULED and torch._C._dispatch_has_kernel_for_dispatch_key(
-            func.name(), COMPOSITE
-        ):
+        if _base_name(func) not in RULED and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), COMPOSITE):
             with self:  # composite operators arrive whole where the model enters inference mode
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -122,18 +116,14 @@ class GridTracking(TorchDispatchMode):
             self._follow(func, _arguments(func, args, kwargs), inputs, _tensors(result))
         return result
 
-    def _follow(
-        self, func: Any, arguments: dict[str, Any], inputs: list[Tensor], outputs: list[Tensor]
-    ) -> None:
+    def _follow(self, func: Any, arguments: dict[str, Any], inputs: list[Tensor], outputs: list[Tensor]) -> None:
         operator = _base_name(func)
         arguments["operator"] = operator
         tags = self._tags_of(operator, func, arguments, inputs, outputs)
         for output, tag in zip(outputs, tags, strict=True):
             base = output._base
             if any(output is t for t in inputs) and base is not None and self.tag_of(base) is None:
-                self._tags[base] = unknown(
-                    base.ndim
-                )  # a piece of a buffer was written: the buffer's place is unknown
+                self._tags[base] = unknown(base.ndim)  # a piece of a buffer was written: the buffer's place is unknown
             self._tags[output] = tag if len(tag.dims) == output.ndim else unknown(output.ndim)
 
     def _tags_of(
@@ -174,11 +164,7 @@ class GridTracking(TorchDispatchMode):
     ) -> list[Tag]:
         if operator.startswith("max_unpool"):
             index_tag = self.tag_of(a["indices"])
-            if (
-                index_tag is not None
-                and index_tag.source is not None
-                and index_tag.source[0] == _wide(shapes[0])
-            ):
+            if index_tag is not None and index_tag.source is not None and index_tag.source[0] == _wide(shapes[0]):
                 return [Tag(index_tag.source[1])]
         steps = RESAMPLING[operator](a, before, shapes[0])
         kept = len(tag.dims) - len(steps)
@@ -206,7 +192,7 @@ class GridTracking(TorchDispatchMode):
             pieces[0].shape,
         )
         at = dim % ndim
-        return Tag(dims[:at] + (None,) + dims[at:])
+        return Tag((*dims[:at], None, *dims[at:]))
 
 
 def layer_info(name: str, operator: str, tensor: Tensor, tag: Tag | None, spatial_dims: int) -> LayerInfo:

@@ -1,8 +1,8 @@
 """How does each aten operator move the image grid?
 
-Two tables of rules, by operator name: RESAMPLING gives, for the trailing dimensions, the step (scale, offset) from an
-output index to an input index; STRUCTURE rebuilds the tag of a result whose dimensions were sliced, reordered, regrouped
-or reduced. Elementwise operators need no rule of their own. An operator in no table leaves its result UNKNOWN.
+Two tables of rules, by operator name: RESAMPLING gives, for the trailing dimensions, the step (scale, offset) from
+an output index to an input index; STRUCTURE rebuilds the tag of a result whose dimensions were sliced, reordered,
+regrouped or reduced. Elementwise operators need no rule of their own. One in no table leaves its result UNKNOWN.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def _each(value: Any, n: int) -> list[Any]:
 def _window(
     kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> list[Step]:
-    return [
-        (float(s), d * (k - 1) / 2 - p) for k, s, p, d in zip(kernel, stride, padding, dilation, strict=True)
-    ]
+    return [(float(s), d * (k - 1) / 2 - p) for k, s, p, d in zip(kernel, stride, padding, dilation, strict=True)]
 
 
 def _convolution(a: dict[str, Any], before: Sequence[int], after: Sequence[int]) -> list[Step]:
@@ -48,7 +46,7 @@ def _pool(a: dict[str, Any], before: Sequence[int], after: Sequence[int]) -> lis
 
 
 def _adaptive(a: dict[str, Any], before: Sequence[int], after: Sequence[int]) -> list[Step]:
-    # Window i is [floor(i n/m), ceil((i+1) n/m)): its centre is the aligned one exactly where m divides n, else within 1/2.
+    # Window i is [floor(i n/m), ceil((i+1) n/m)): its centre is the aligned one where m divides n, else within 1/2.
     n = 3 if "3d" in a["operator"] else 2
     return [aligned(b, c) for b, c in zip(before[-n:], after[-n:], strict=True)]
 
@@ -106,9 +104,7 @@ RESAMPLING: dict[str, Resampling] = {
     **dict.fromkeys(
         ["upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d"], _upsample
     ),
-    **dict.fromkeys(
-        ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"], _upsample
-    ),
+    **dict.fromkeys(["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"], _upsample),
     **{f"{kind}{n}d": _nearest for n in "123" for kind in ("upsample_nearest", "_upsample_nearest_exact")},
     "constant_pad_nd": _pad,
     **{f"{kind}_pad{n}d": _pad for n in "123" for kind in ("reflection", "replication")},
@@ -117,7 +113,7 @@ RESAMPLING: dict[str, Resampling] = {
 }
 
 
-# Structure: rule(arguments, tag of the first tensor, its shape, shapes of the results) -> the dimensions of each result.
+# Structure: rule(arguments, tag of the first tensor, its shape, shapes of the results) -> dimensions of each result.
 
 
 def _slice(a: dict[str, Any], tag: Tag, shape: Sequence[int], outs: Shapes) -> Results:
@@ -165,7 +161,7 @@ def _squeeze(a: dict[str, Any], tag: Tag, shape: Sequence[int], outs: Shapes) ->
 
 def _unsqueeze(a: dict[str, Any], tag: Tag, shape: Sequence[int], outs: Shapes) -> Results:
     dim = a["dim"] % (len(shape) + 1)
-    return [tag.dims[:dim] + (None,) + tag.dims[dim:]]
+    return [(*tag.dims[:dim], None, *tag.dims[dim:])]
 
 
 def _view(a: dict[str, Any], tag: Tag, shape: Sequence[int], outs: Shapes) -> Results:
@@ -208,7 +204,7 @@ def _reduce(a: dict[str, Any], tag: Tag, shape: Sequence[int], outs: Shapes) -> 
 
 
 def _matmul(a: dict[str, Any], tag: Tag, shape: Sequence[int], outs: Shapes) -> Results:
-    return [tag.dims[:-1] + (None,)]  # rows stay where they are, columns are mixed into features
+    return [(*tag.dims[:-1], None)]  # rows stay where they are, columns are mixed into features
 
 
 def _glu(a: dict[str, Any], tag: Tag, shape: Sequence[int], outs: Shapes) -> Results:
@@ -232,12 +228,8 @@ STRUCTURE: dict[str, Structure] = {
     "roll": _lose(["dims"]),
     "index_select": _lose(["dim"]),
     "gather": _lose(["dim"]),
-    **dict.fromkeys(
-        ["mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean"], _reduce
-    ),
-    **dict.fromkeys(
-        ["prod", "logsumexp", "linalg_vector_norm", "norm", "argmax", "argmin", "any", "all"], _reduce
-    ),
+    **dict.fromkeys(["mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean"], _reduce),
+    **dict.fromkeys(["prod", "logsumexp", "linalg_vector_norm", "norm", "argmax", "argmin", "any", "all"], _reduce),
     **dict.fromkeys(["mm", "addmm", "bmm", "baddbmm"], _matmul),
     "glu": _glu,
 }
@@ -251,41 +243,13 @@ PRIMARY = {
 # Operators of the shape of their arguments that torch does not tag as pointwise.
 SAME = frozenset(
     [
-        "clone",
-        "detach",
-        "alias",
-        "lift_fresh",
-        "_to_copy",
-        "contiguous",
-        "copy",
-        "fill",
-        "zero",
-        "where",
-        "masked_fill",
+        *("clone", "detach", "alias", "lift_fresh", "_to_copy", "contiguous", "copy", "fill", "zero", "where"),
+        *("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"),
+        *("_batch_norm_with_update", "_batch_norm_no_update", "native_group_norm", "native_layer_norm"),
+        *("_fused_rms_norm", "_softmax", "_log_softmax", "_safe_softmax", "prelu", "_prelu_kernel", "native_dropout"),
+        *("log_sigmoid_forward", "rrelu_with_noise", "masked_fill", "bernoulli", "tril", "triu", "renorm"),
+        *("cumsum", "cumprod", "cummax", "cummin"),
     ]
-    + [
-        "native_batch_norm",
-        "_native_batch_norm_legit",
-        "_native_batch_norm_legit_no_training",
-        "cudnn_batch_norm",
-    ]
-    + [
-        "_batch_norm_with_update",
-        "_batch_norm_no_update",
-        "native_group_norm",
-        "native_layer_norm",
-        "_fused_rms_norm",
-    ]
-    + [
-        "_softmax",
-        "_log_softmax",
-        "_safe_softmax",
-        "prelu",
-        "_prelu_kernel",
-        "log_sigmoid_forward",
-        "native_dropout",
-    ]
-    + ["rrelu_with_noise", "bernoulli", "tril", "triu", "cumsum", "cumprod", "cummax", "cummin", "renorm"]
 )
 
 

@@ -1,9 +1,9 @@
 """Where in the input image does an element of a tensor lie, and how does an operator move it?
 
 Every tensor that depends on the input carries a `Tag`: for each dimension an `Axis` (this dimension is image axis
-`axis`; index i lies at input coordinate offset + scale * i, counted in voxel centres), None (not an image axis), UNKNOWN
-(an operator without a rule touched it) or `Merged` (several dimensions flattened into one).  A rule takes the tags of an
-operator's arguments to the tag of its result.  A window (convolution, pooling) is placed at its centre.
+`axis`; index i lies at input coordinate offset + scale * i, counted in voxel centres), None (not an image axis),
+UNKNOWN (an operator without a rule touched it) or `Merged` (several dimensions flattened into one).  A rule takes the
+tags of an operator's arguments to the tag of its result.  A window (convolution, pooling) is placed at its centre.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def broadcast(
 
 
 def joined(dims: Sequence[Sequence[Dim]], sizes: Sequence[int], dim: int) -> tuple[Dim, ...]:
-    """Return the dimensions of `cat` along `dim`: an image axis goes on only where each piece starts where one ended."""
+    """Return the dimensions of `cat` along `dim`: an image axis goes on where each piece starts where one ended."""
     first: list[Dim] = []
     for column in zip(*dims, strict=True):
         known = [d for d in column if isinstance(d, (Axis, Merged))]

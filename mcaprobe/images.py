@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mcaprobe.errors import InputError
-from mcaprobe.volumes import Volume, existing, foreground, read_volume, resample
+from mcaprobe.volumes import Volume, existing, first_line, foreground, read_volume, resample
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Intensity = Literal["quantile", "minmax", "none"]
@@ -32,13 +32,13 @@ class SliceOptions:
 
     Attributes:
         plane: axial, coronal or sagittal.
-        index: Slice number along the plane's axis after resampling, negative from the end; None: the slice with the most
-            non-zero voxels.
+        index: Slice number along the plane's axis after resampling, negative from the end; None: the slice with the
+            most non-zero voxels.
         context: Neighbouring slices on each side as further channels; the outermost slice repeats at the edge.
         size: (H, W) to pad with 0 or crop to, around the centre; None: as it is.
         voxel_size: Edge of the cubic voxels in mm to resample to, linearly; None: as it is.
-        intensity: "quantile" divides by the 99.9 % quantile of the volume's non-zero voxels and clips to [0, 1]; "minmax"
-            maps the volume to [0, 1]; "none" leaves the intensities.
+        intensity: "quantile" divides by the 99.9 % quantile of the volume's non-zero voxels and clips to [0, 1];
+            "minmax" maps the volume to [0, 1]; "none" leaves the intensities.
         mask: Path of a brain mask on the grid of the image; None: a rule, which the slice states.
     """
 
@@ -99,8 +99,8 @@ def load_slice(path: str | Path, options: SliceOptions | None = None) -> Slice:
     """Return the slice of an image file that `options` ask for, or the tensor of a tensor file.
 
     Args:
-        path: NIfTI, MGZ or another volume that nibabel reads; `mni152` for the T1 template that nilearn ships; or a tensor
-            of any shape in `.npy`, `.safetensors` (with one tensor) or `.pt` (read with weights_only=True).
+        path: NIfTI, MGZ or another volume that nibabel reads; `mni152` for the T1 template that nilearn ships; or a
+            tensor of any shape in `.npy`, `.safetensors` (with one tensor) or `.pt` (read with weights_only=True).
     Raises:
         InputError: what is wrong with the file, the mask or the slice, in one sentence.
     """
@@ -111,9 +111,7 @@ def load_slice(path: str | Path, options: SliceOptions | None = None) -> Slice:
     volume, mask, rule = _masked_volume(source, options)
     axis = SLICE_AXIS[options.plane]
     index = _index(volume, axis, options)
-    span = np.clip(
-        np.arange(index - options.context, index + options.context + 1), 0, volume.data.shape[axis] - 1
-    )
+    span = np.clip(np.arange(index - options.context, index + options.context + 1), 0, volume.data.shape[axis] - 1)
     slab = np.moveaxis(volume.data.take(span, axis=axis), axis, 0)
     slab = _normalized(slab, volume, options.intensity)
     if not slab[options.context].any():
@@ -149,10 +147,8 @@ def _masked_volume(path: Path, options: SliceOptions) -> tuple[Volume, NDArray[n
     return volume, mask, rule
 
 
-def _plane_affine(
-    affine: NDArray[np.float64], axis: int, index: int, before: Sequence[int]
-) -> NDArray[np.float64]:
-    """Return the affine of slice `index` across `axis`, with `before` voxels padded (or cropped, negative) at the start."""
+def _plane_affine(affine: NDArray[np.float64], axis: int, index: int, before: Sequence[int]) -> NDArray[np.float64]:
+    """Return the affine of slice `index` across `axis` after `before` voxels were padded (negative: cropped) first."""
     corner = np.zeros(3)
     corner[axis] = index
     corner[[a for a in range(3) if a != axis]] = [-b for b in before]
@@ -167,7 +163,8 @@ def _mask(volume: Volume, options: SliceOptions) -> tuple[NDArray[np.bool_], str
     mask = read_volume(options.mask)
     if mask.data.shape != volume.data.shape:
         raise InputError(
-            f"Expected a mask of the image's shape {volume.data.shape} in RAS order, got {options.mask} of shape {mask.data.shape}."
+            f"Expected a mask of the image's shape {volume.data.shape} in RAS order, "
+            f"got {options.mask} of shape {mask.data.shape}."
         )
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * [
         *volume.data.shape,
@@ -175,9 +172,7 @@ def _mask(volume: Volume, options: SliceOptions) -> tuple[NDArray[np.bool_], str
     ]
     apart = float(np.abs(corners @ (mask.affine - volume.affine).T).max())
     if apart > 0.1 * volume.voxel_size.min():
-        raise InputError(
-            f"The mask {options.mask} lies {apart:.3g} mm away from the image: their affines differ."
-        )
+        raise InputError(f"The mask {options.mask} lies {apart:.3g} mm away from the image: their affines differ.")
     if not mask.data.any():
         raise InputError(f"The mask {options.mask} is empty: all of its voxels are 0.")
     return mask.data > 0, f"voxels above 0 in {Path(options.mask).name}"
@@ -190,7 +185,8 @@ def _index(volume: Volume, axis: int, options: SliceOptions) -> int:
         return int(np.count_nonzero(volume.data, axis=others).argmax())
     if not -size <= options.index < size:
         raise InputError(
-            f"Expected a slice of 0 to {size - 1}, got {options.index}: {volume.name} has {size} {options.plane} slices."
+            f"Expected a slice of 0 to {size - 1}, got {options.index}: "
+            f"{volume.name} has {size} {options.plane} slices."
         )
     return options.index % size
 
@@ -214,7 +210,7 @@ def _normalized(slab: NDArray[np.float32], volume: Volume, intensity: str) -> ND
 
 
 def _fitted(plane: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Return the plane (H, W) padded with 0 or cropped to `size` around its centre (an odd voxel goes to the far side)."""
+    """Return the plane (H, W) padded with 0 or cropped to `size` around its centre; an odd voxel is far."""
     for axis, want in enumerate(size):
         have = plane.shape[axis]
         before = (want - have) // 2
@@ -242,12 +238,12 @@ def load_tensor(path: str | Path) -> Tensor:
         else:
             found = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, EOFError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        raise InputError(
-            f"Expected a tensor in {path}, which cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}."
-        ) from error
+        reason = first_line(error)
+        raise InputError(f"Expected a tensor in {path}, which cannot be read: {reason}") from error
     except (pickle.UnpicklingError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
         raise InputError(
-            f"Expected a tensor in {path}, which cannot be read without executing it or is damaged ({type(error).__name__})."
+            f"Expected a tensor in {path}, which is damaged or cannot be read without executing it "
+            f"({type(error).__name__})."
         ) from error
     if isinstance(found, dict) and len(found) == 1:
         found = next(iter(found.values()))

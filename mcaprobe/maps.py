@@ -1,4 +1,4 @@
-"""How does a layer's map lie on the input image?  Affine, mask and a NIfTI file that any viewer overlays on the head."""
+"""How does a layer's map lie on the input image?  Affine, mask, and a NIfTI file that viewers overlay on the head."""
 
 from __future__ import annotations
 
@@ -31,11 +31,9 @@ DESCRIPTION_BYTES = 79  # of the NIfTI-1 header field descrip, without its final
 
 
 def volume_axes(dimensions: int, axis: int) -> list[int]:
-    """Return the axes of the volume that a map of 1, 2 or 3 dimensions lies along; `axis` is the one a slice is across."""
+    """Return the axes of the volume that a map of 1 to 3 dimensions lies along; a slice is across `axis`."""
     if dimensions not in (1, 2, 3) or axis not in (0, 1, 2):
-        raise ValueError(
-            f"Expected 1 to 3 image axes and a slice axis 0, 1 or 2, got {dimensions} and {axis}."
-        )
+        raise ValueError(f"Expected 1 to 3 image axes and a slice axis 0, 1 or 2, got {dimensions} and {axis}.")
     return [a for a in range(3) if dimensions == 3 or a != axis][:dimensions]
 
 
@@ -43,7 +41,8 @@ def layer_affine(input_affine: ArrayLike, grid: Grid, axis: int = 2) -> NDArray[
     """Return the affine of a layer's map, so that the centre of its voxels lies where the layer's elements lie.
 
     Args:
-        input_affine: (4, 4), of the input slice as a volume with one voxel along `axis` (`Slice.affine`), or of a volume.
+        input_affine: (4, 4), of the input slice as a volume with one voxel along `axis` (`Slice.affine`), or of
+            a volume.
         grid: (scale, offset) of each image axis, voxel centres (`LayerInfo.placed`).
         axis: Axis of the volume that the slice is across (`Slice.axis`); ignored for a three-dimensional grid.
     """
@@ -74,7 +73,7 @@ def layer_mask(mask: Tensor, grid: Grid, shape: Sequence[int]) -> Tensor:
 
 
 def coded(bits: ArrayLike, majority: ArrayLike) -> NDArray[np.float32]:
-    """Return volume 0: the significant bits where the majority of the channels are numbers, else the code of the class."""
+    """Return volume 0: significant bits where the majority of the channels are numbers, else the class's code."""
     values = np.array(bits, dtype=np.float32)
     kinds = np.asarray(majority)
     for kind, code in CODES.items():
@@ -118,11 +117,7 @@ def save_layer(
     image.set_sform(np.asarray(affine), code=space)
     image.set_qform(np.asarray(affine), code=space)
     facts = {"description": description} if isinstance(description, str) else dict(description)
-    header = (
-        description
-        if isinstance(description, str)
-        else f"significant bits of {facts.get('layer', path.name)}"
-    )
+    header = description if isinstance(description, str) else f"significant bits of {facts.get('layer', path.name)}"
     image.header["descrip"] = header.encode("ascii", "replace")[:DESCRIPTION_BYTES]
     image.header["cal_min"] = 0.0
     image.header["cal_max"] = max(24.0, float(first[np.isfinite(first)].max(initial=0.0)))
@@ -150,7 +145,8 @@ def _volumes(first: NDArray[np.float32], parts: NDArray[np.float32], axis: int) 
 
 LEGEND: dict[str, Any] = {
     "volumes": {
-        "0": "significant bits: the median over the numeric channels; a code where more than half of the channels are of one class",
+        "0": "significant bits, the median over the numeric channels; "
+        "a code where more than half of the channels are of one class",
         **{str(1 + kind): f"share of the channels that are {kind.name.lower()}" for kind in Class},
     },
     "codes_of_volume_0": {kind.name.lower(): code for kind, code in CODES.items()},

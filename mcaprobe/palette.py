@@ -42,9 +42,7 @@ def colour_image(bits: ArrayLike, majority: ArrayLike, most_bits: float) -> NDAr
     values = np.nan_to_num(np.asarray(bits, dtype=np.float64), nan=0.0)
     kinds = np.asarray(majority)
     if values.shape != kinds.shape or values.ndim != 2:
-        raise ValueError(
-            f"Expected bits and majority of one shape (H, W), got {values.shape} and {kinds.shape}."
-        )
+        raise ValueError(f"Expected bits and majority of one shape (H, W), got {values.shape} and {kinds.shape}.")
     image = np.asarray(BITS(np.clip(values / most_bits, 0.0, 1.0)))[..., :3].copy()
     for kind, colour in COLOURS.items():
         image[kinds == kind] = to_rgb(colour)

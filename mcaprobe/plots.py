@@ -88,8 +88,8 @@ def heatmap(
 ) -> Figure:
     """Draw the maps of the layers on one slice.
 
-    With an anatomy the slice is drawn in the neurological convention: the second axis of (H, W) upwards, and the patient's
-    right at the right, as the letters say. Without one, maps are drawn as arrays are, the first row at the top.
+    With an anatomy the slice is drawn in the neurological convention: the second axis of (H, W) upwards, and the
+    patient's right at the right, as the letters say. Without one, maps are drawn as arrays, first row on top.
 
     Args:
         layers: Maps in execution order; of more than `limit`, `select_layers` chooses.
@@ -112,9 +112,7 @@ def heatmap(
     if plane not in SIDES:
         raise ValueError(f"Expected the plane axial, coronal or sagittal, got {plane!r}.")
     upwards = anatomy is not None
-    ratio = _ratio(
-        np.shape(anatomy) if anatomy is not None else np.shape(chosen[0].bits), voxel_size, upwards
-    )
+    ratio = _ratio(np.shape(anatomy) if anatomy is not None else np.shape(chosen[0].bits), voxel_size, upwards)
     panels = len(chosen) + upwards
     head, notes = _wrapped(title, TITLE_POINTS, "bold"), _wrapped(footer, NOTE_POINTS)
     kinds = _present(chosen)
@@ -132,9 +130,7 @@ def heatmap(
     _legend(figure, layout, kinds)
     left, top, low = MARGIN / WIDTH, 1 - 0.08 / layout.height, 0.05 / layout.height
     figure.text(left, top, "\n".join(head), fontsize=TITLE_POINTS, weight="bold", va="top", linespacing=1.2)
-    figure.text(
-        left, low, "\n".join(notes), fontsize=NOTE_POINTS, color="0.35", va="bottom", linespacing=1.25
-    )
+    figure.text(left, low, "\n".join(notes), fontsize=NOTE_POINTS, color="0.35", va="bottom", linespacing=1.25)
     return figure
 
 
@@ -142,9 +138,7 @@ def _ordered(layers: Sequence[LayerPicture], order: Sequence[str]) -> list[Layer
     by_name = {layer.name: layer for layer in layers}
     missing = [name for name in order if name not in by_name]
     if missing:
-        raise ValueError(
-            f"Expected names of {len(layers)} layers in order, got {missing[0]!r}, which is none of them."
-        )
+        raise ValueError(f"Expected names of {len(layers)} layers in order, got {missing[0]!r}, which is none of them.")
     return [by_name[name] for name in order]
 
 
@@ -256,9 +250,7 @@ def _scale(figure: Figure, layout: _Layout, most_bits: int) -> None:
     """Draw the colour bar of the bits below the panels at the left."""
     axes = layout.axes(figure, MARGIN + 0.05, layout.bottom - 0.33, 2.2, 0.1)
     bar = figure.colorbar(ScalarMappable(Normalize(0, most_bits), BITS), cax=axes, orientation="horizontal")
-    bar.set_ticks(
-        [most_bits * k / 6 for k in range(7)] if most_bits % 6 == 0 else list(range(0, most_bits + 1, 10))
-    )
+    bar.set_ticks([most_bits * k / 6 for k in range(7)] if most_bits % 6 == 0 else list(range(0, most_bits + 1, 10)))
     bar.ax.tick_params(labelsize=6, length=2, width=0.4, pad=1.5)
     bar.outline.set_linewidth(0.4)  # type: ignore[operator]
     axes.set_title("significant bits (median over channels)", fontsize=6.5, loc="left", pad=2.5)
@@ -277,9 +269,7 @@ def _legend(figure: Figure, layout: _Layout, kinds: Sequence[Class]) -> None:
     high = layout.bottom - 0.1
     axes = layout.axes(figure, 2.6, high - 0.4, WIDTH - 2.6 - MARGIN, 0.4)
     axes.axis("off")
-    patches = [
-        Patch(facecolor=COLOURS[kind], edgecolor="0.4", linewidth=0.4, label=WORDS[kind]) for kind in kinds
-    ]
+    patches = [Patch(facecolor=COLOURS[kind], edgecolor="0.4", linewidth=0.4, label=WORDS[kind]) for kind in kinds]
     axes.legend(
         handles=patches,
         ncols=2,

@@ -46,14 +46,10 @@ def existing(path: str | Path) -> Path:
     if str(path) == TEMPLATE:
         spec = importlib.util.find_spec("nilearn")
         if spec is None or not spec.submodule_search_locations:
-            raise InputError(
-                "The input mni152 is the template of the package nilearn, which is not installed."
-            )
+            raise InputError("The input mni152 is the template of the package nilearn, which is not installed.")
         template = Path(spec.submodule_search_locations[0]) / TEMPLATE_FILE
         if not template.is_file():
-            raise InputError(
-                f"The input mni152 is a file of nilearn 0.10 or later, which is not in {template.parent}."
-            )
+            raise InputError(f"The input mni152 is a file of nilearn 0.10 or later, which is not in {template.parent}.")
         return template
     path = Path(path)
     if path.is_dir():
@@ -64,11 +60,7 @@ def existing(path: str | Path) -> Path:
             raise InputError(f"There is no file {path}: there is no folder {folder}.")
         names = sorted(entry.name for entry in folder.iterdir())
         near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-        hint = (
-            f"the nearest names there are {', '.join(near)}"
-            if near
-            else f"nothing in {folder} has a name like it"
-        )
+        hint = f"the nearest names there are {', '.join(near)}" if near else f"nothing in {folder} has a name like it"
         raise InputError(f"There is no file {path}: {hint}.")
     return path
 
@@ -83,9 +75,7 @@ def read_volume(path: str | Path) -> Volume:
     try:
         image: Any = nib.load(path)
     except (ImageFileError, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(
-            f"Expected an image that nibabel can read, got {path}: {_first_line(error)}"
-        ) from error
+        raise InputError(f"Expected an image that nibabel can read, got {path}: {first_line(error)}") from error
     shape = tuple(int(n) for n in getattr(image, "shape", ()))
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
@@ -98,20 +88,21 @@ def read_volume(path: str | Path) -> Volume:
     try:
         data = np.asanyarray(image.dataobj).reshape(shape)
     except (OSError, EOFError, ValueError, ImageFileError) as error:
-        raise InputError(f"The image {path} is truncated or damaged: {_first_line(error)}") from error
+        raise InputError(f"The image {path} is truncated or damaged: {first_line(error)}") from error
     canonical = nib.as_closest_canonical(nib.Nifti1Image(_finite(data, path), _affine(image, path)))
     values = np.asarray(canonical.dataobj, dtype=np.float32)
     return Volume(values, np.asarray(canonical.affine, dtype=np.float64), str(path), _space(image))
 
 
 def _space(image: Any) -> int:
-    """Return the NIfTI code of the affine's space; formats without one, and headers that leave it 0, are in scanner space."""
+    """Return the NIfTI code of the affine's space; where there is none, or it is 0, scanner space."""
     header = image.header
     codes = [int(header[name]) for name in ("sform_code", "qform_code") if name in header]
     return next((code for code in codes if code > 0), 1)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error as the end of a sentence, or the name of its type."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") + "." if lines else f"{type(error).__name__}."
 
@@ -132,9 +123,7 @@ def _finite(data: NDArray[np.generic], path: Path) -> NDArray[np.float32]:
 def _affine(image: Any, path: Path) -> NDArray[np.float64]:
     affine = image.affine
     if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise InputError(
-            f"Expected an invertible affine, got {None if affine is None else affine.tolist()} in {path}."
-        )
+        raise InputError(f"Expected an invertible affine, got {None if affine is None else affine.tolist()} in {path}.")
     return np.asarray(affine, dtype=np.float64)
 
 
@@ -143,15 +132,11 @@ def resample(volume: Volume, voxel_size: float, order: int = 1) -> Volume:
     target = np.full(3, float(voxel_size))
     if np.allclose(volume.voxel_size, target, rtol=0, atol=1e-5):
         return volume
-    shape = tuple(
-        max(1, int(n)) for n in np.ceil(np.array(volume.data.shape) * volume.voxel_size / target - 1e-6)
-    )
+    shape = tuple(max(1, int(n)) for n in np.ceil(np.array(volume.data.shape) * volume.voxel_size / target - 1e-6))
     affine = rescale_affine(volume.affine, volume.data.shape, target, shape)
     source = nib.Nifti1Image(volume.data, volume.affine)
     image = resample_from_to(source, (shape, affine), order=order, mode="constant", cval=0.0)
-    return Volume(
-        np.asarray(image.dataobj, dtype=np.float32), np.asarray(affine, dtype=np.float64), volume.name
-    )
+    return Volume(np.asarray(image.dataobj, dtype=np.float32), np.asarray(affine, dtype=np.float64), volume.name)
 
 
 def otsu(values: NDArray[np.float32], bins: int = 256) -> float:
@@ -169,8 +154,8 @@ def otsu(values: NDArray[np.float32], bins: int = 256) -> float:
 def foreground(data: NDArray[np.float32]) -> tuple[NDArray[np.bool_], str]:
     """Return a mask (X, Y, Z) of the head or brain, and the rule that made it.
 
-    Where 20 % of the voxels or more are exactly 0 they are the background (a skull-stripped or a padded image): the mask
-    is every other voxel; else it is what lies above Otsu's threshold. Holes are filled in each axial slice.
+    Where 20 % of the voxels or more are exactly 0 they are the background (a skull-stripped or a padded image): the
+    mask is every other voxel; else it is what lies above Otsu's threshold. Holes are filled in each axial slice.
     """
     zeros = float(np.mean(data == 0))
     if zeros >= SKULL_STRIPPED:

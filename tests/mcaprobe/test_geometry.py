@@ -49,9 +49,7 @@ CASES = [
     Case("conv stride (2, 3)", 2, lambda x: F.conv2d(x, mean_kernel(3, 5), stride=(2, 3), padding=(1, 0))),
     Case("conv even kernel", 2, lambda x: F.conv2d(x, mean_kernel(4, 2), stride=2)),
     Case("conv even kernel, padding same", 2, lambda x: F.conv2d(F.pad(x, (0, 1, 1, 2)), mean_kernel(4, 2))),
-    Case(
-        "conv dilated", 2, lambda x: F.conv2d(x, mean_kernel(3, 4), dilation=(4, 3), padding=(4, 2), stride=2)
-    ),
+    Case("conv dilated", 2, lambda x: F.conv2d(x, mean_kernel(3, 4), dilation=(4, 3), padding=(4, 2), stride=2)),
     Case("conv 1-D", 1, lambda x: F.conv1d(x, mean_kernel(5), stride=3, padding=2)),
     Case("conv 3-D", 3, lambda x: F.conv3d(x, mean_kernel(3, 2, 3), stride=(1, 2, 2), padding=(1, 0, 1))),
     Case("avg_pool2d", 2, lambda x: F.avg_pool2d(x, (3, 2), stride=(2, 2), padding=(1, 0))),

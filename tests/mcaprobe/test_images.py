@@ -36,13 +36,9 @@ def written(path: Path, data: NDArray[Any], affine: NDArray[np.float64] | None =
 
 
 @pytest.mark.parametrize(("plane", "axis", "index"), [("axial", 2, 3), ("coronal", 1, 6), ("sagittal", 0, 4)])
-def test_a_slice_is_the_fullest_one_with_its_neighbours(
-    tmp_path: Path, plane: Any, axis: int, index: int
-) -> None:
+def test_a_slice_is_the_fullest_one_with_its_neighbours(tmp_path: Path, plane: Any, axis: int, index: int) -> None:
     data = head()
-    found = load_slice(
-        written(tmp_path / "h.nii", data), SliceOptions(plane=plane, context=2, intensity="none")
-    )
+    found = load_slice(written(tmp_path / "h.nii", data), SliceOptions(plane=plane, context=2, intensity="none"))
     assert (found.index, found.axis) == (index, axis)
     assert found.tensor.dtype == torch.float32 and found.anatomy is not None
     for channel, at in enumerate(range(index - 2, index + 3)):
@@ -55,25 +51,17 @@ def test_the_outermost_slice_repeats_at_the_edge(tmp_path: Path) -> None:
     path = written(tmp_path / "h.nii", data)
     low = load_slice(path, SliceOptions(index=0, context=2, intensity="none")).tensor[0]
     high = load_slice(path, SliceOptions(index=-1, context=1, intensity="none")).tensor[0]
-    assert [np.array_equal(low[c].numpy(), data[:, :, k]) for c, k in enumerate((0, 0, 0, 1, 2))] == [
-        True
-    ] * 5
+    assert [np.array_equal(low[c].numpy(), data[:, :, k]) for c, k in enumerate((0, 0, 0, 1, 2))] == [True] * 5
     assert [np.array_equal(high[c].numpy(), data[:, :, k]) for c, k in enumerate((6, 7, 7))] == [True] * 3
 
 
 def test_storage_order_does_not_change_the_slice(tmp_path: Path) -> None:
     data, affine = head(), np.diag([2.0, 1.0, 1.5, 1.0])
     plain = load_slice(written(tmp_path / "ras.nii", data, affine))
-    flipped = affine @ np.array(
-        [[0, 0, -1, 9], [1, 0, 0, 0], [0, -1, 0, 7], [0, 0, 0, 1]]
-    )  # stored as (y, -z, -x)
+    flipped = affine @ np.array([[0, 0, -1, 9], [1, 0, 0, 0], [0, -1, 0, 7], [0, 0, 0, 1]])  # stored as (y, -z, -x)
     other = load_slice(written(tmp_path / "asl.mgz", data.transpose(1, 2, 0)[:, ::-1, ::-1].copy(), flipped))
     assert torch.equal(plain.tensor, other.tensor) and plain.index == other.index
-    assert (
-        plain.affine is not None
-        and other.affine is not None
-        and np.allclose(plain.affine, other.affine, atol=1e-5)
-    )
+    assert plain.affine is not None and other.affine is not None and np.allclose(plain.affine, other.affine, atol=1e-5)
 
 
 def test_intensities_are_scaled_by_the_volume(tmp_path: Path) -> None:
@@ -82,9 +70,7 @@ def test_intensities_are_scaled_by_the_volume(tmp_path: Path) -> None:
     top = np.float32(np.quantile(data[data != 0], 0.999))
     quantile = load_slice(path).tensor[0, 0].numpy()
     assert np.array_equal(quantile, np.clip(data[:, :, 3] / top, 0, 1)) and quantile.max() < 1
-    spread = load_slice(
-        written(tmp_path / "m.nii", data - 20), SliceOptions(intensity="minmax", index=3)
-    ).tensor[0, 0]
+    spread = load_slice(written(tmp_path / "m.nii", data - 20), SliceOptions(intensity="minmax", index=3)).tensor[0, 0]
     assert np.allclose(spread.numpy(), data[:, :, 3] / data.max())
 
 
@@ -107,11 +93,7 @@ def test_a_mask_follows_the_slice(tmp_path: Path) -> None:
     assert found.mask_rule == "voxels above 0 in mask.nii" and found.mask is not None
     assert np.array_equal(found.mask[:, 1:13].numpy(), mask[:, :, 3] > 0)
     finer = load_slice(path, SliceOptions(mask=mask_path, voxel_size=0.5, index=10))
-    assert (
-        finer.mask is not None
-        and finer.anatomy is not None
-        and finer.mask.shape == finer.anatomy.shape == (40, 24)
-    )
+    assert finer.mask is not None and finer.anatomy is not None and finer.mask.shape == finer.anatomy.shape == (40, 24)
     assert finer.mask.float().mean().item() == pytest.approx(float((mask[:, :, 3] > 0).mean()), abs=0.05)
 
 
@@ -282,12 +264,7 @@ def test_tensors_are_taken_as_they_are(tmp_path: Path) -> None:
     torch.save({"x": x}, tmp_path / "dict.pt")
     for name in ("x.npy", "x.safetensors", "x.pt", "dict.pt"):
         found = load_slice(tmp_path / name)
-        assert (
-            torch.equal(found.tensor, x)
-            and found.anatomy is None
-            and found.mask is None
-            and found.affine is None
-        )
+        assert torch.equal(found.tensor, x) and found.anatomy is None and found.mask is None and found.affine is None
         assert "tensor" in found.mask_rule
 
 

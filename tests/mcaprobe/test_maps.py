@@ -40,9 +40,7 @@ def saved(path: Path, shape: tuple[int, ...], affine: np.ndarray, axis: int) -> 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS, ids=["turned", "LAI", "reordered", "reversed"])
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-@pytest.mark.parametrize(
-    "options", OPTIONS, ids=["plain", "pad and crop", "crop and pad", "coarser", "finer"]
-)
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "pad and crop", "crop and pad", "coarser", "finer"])
 def test_voxels_of_a_pooled_map_lie_where_its_elements_saw_the_head(
     tmp_path: Path, orientation: tuple[Any, Any, Any], plane: Any, options: dict[str, Any]
 ) -> None:
@@ -50,9 +48,7 @@ def test_voxels_of_a_pooled_map_lie_where_its_elements_saw_the_head(
     chosen = SliceOptions(plane=plane, intensity="none", **({"index": 6} | options))
     slices = [load_slice(path, chosen) for path in position_images(tmp_path, (13, 17, 15), affine)]
     position = torch.cat([s.tensor for s in slices], 1)  # of each pixel, in mm
-    outside = F.max_pool2d(
-        (position == 0).all(1, keepdim=True).float(), 3, 1, 1
-    )  # padding, and half-mixed edges
+    outside = F.max_pool2d((position == 0).all(1, keepdim=True).float(), 3, 1, 1)  # padding, and half-mixed edges
     pooled, inside = F.avg_pool2d(position, 2), F.avg_pool2d(outside, 2)[0, 0] == 0
     first = slices[0]
     assert first.affine is not None
@@ -102,11 +98,7 @@ def test_header_has_units_codes_and_the_description(tmp_path: Path) -> None:
     )
     image: Any = nib.load(path)
     (qform, qcode), (sform, scode) = image.get_qform(coded=True), image.get_sform(coded=True)
-    assert (
-        qcode == scode == 4
-        and np.allclose(qform, affine, atol=1e-4)
-        and np.allclose(sform, affine, atol=1e-5)
-    )
+    assert qcode == scode == 4 and np.allclose(qform, affine, atol=1e-4) and np.allclose(sform, affine, atol=1e-5)
     assert image.header.get_xyzt_units()[0] == "mm" and image.get_data_dtype() == np.float32
     assert image.header["descrip"].item() == b"significant bits of conv"
     assert image.header["sizeof_hdr"] == 348 and image.header["magic"].item() == b"n+1"
@@ -125,9 +117,7 @@ def test_volumes_hold_the_map_its_codes_and_the_shares(tmp_path: Path) -> None:
     assert facts["codes_of_volume_0"] == {
         "noise": 0, "zero": -1, "exact": -2, "shifted": -3, "nan": -4, "inf": -5, "undefined": "nan"
     }  # fmt: skip
-    assert [facts["volumes"][str(i + 1)].split()[-1] for i in range(8)] == [
-        kind.name.lower() for kind in Class
-    ]
+    assert [facts["volumes"][str(i + 1)].split()[-1] for i in range(8)] == [kind.name.lower() for kind in Class]
     assert coded(bits, kinds).dtype == np.float32 and bits.max() == 17.25
 
 
@@ -144,7 +134,7 @@ def test_the_same_map_is_the_same_bytes_and_leaves_no_other_file(tmp_path: Path)
 
 
 def test_wrong_names_and_shapes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="ending in .nii"):
+    with pytest.raises(ValueError, match="path ending in"):
         save_layer(tmp_path / "m.mgz", np.ones((3, 4)), np.ones((3, 4)), np.zeros((8, 3, 4)), np.eye(4))
     with pytest.raises(ValueError, match=r"shares of shape \(8, 3, 4\)"):
         save_layer(tmp_path / "m.nii", np.ones((3, 4)), np.ones((3, 4)), np.zeros((7, 3, 4)), np.eye(4))

@@ -50,7 +50,7 @@ def test_every_class_but_number_has_a_colour_and_a_word() -> None:
 
 
 def test_a_map_is_coloured_by_class_first_and_bits_else() -> None:
-    kinds = np.array([[kind for kind in Class], [Class.NUMBER] * 8])
+    kinds = np.array([list(Class), [Class.NUMBER] * 8])
     bits = np.array([[12.0] + [float("nan")] * 7, [-3.0, 0, 6, 12, 18, 24, 40, float("nan")]])
     image = colour_image(bits, kinds, 24)
     for column, kind in enumerate(Class):
@@ -74,9 +74,7 @@ def test_the_second_axis_points_up_and_the_first_to_the_right(plane: str, letter
     coloured = np.asarray(figure.axes[1].images[0].get_array())
     assert tuple(coloured[15, 15]) == to_rgb(COLOURS[Class.NOISE])
     left, right = (t for t in figure.axes[0].texts if len(t.get_text()) == 1)
-    assert (left.get_text() + right.get_text()) == letters and left.get_position()[0] < right.get_position()[
-        0
-    ]
+    assert (left.get_text() + right.get_text()) == letters and left.get_position()[0] < right.get_position()[0]
 
 
 def test_without_anatomy_a_map_is_drawn_as_an_array() -> None:
@@ -92,35 +90,26 @@ def text_boxes(figure: Figure) -> list[tuple[str, Bbox]]:
     canvas.draw()
     texts = [artist for artist in figure.findobj(Text) if isinstance(artist, Text)]
     boxes = [
-        (t.get_text(), t.get_window_extent(canvas.get_renderer()))
-        for t in texts
-        if t.get_text() and t.get_visible()
+        (t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts if t.get_text() and t.get_visible()
     ]
     return [(text, box) for text, box in boxes if box.width > 0]
 
 
 FOOTER = (
-    "n = 10 samples and the IEEE run; mode random, seed 0; CNH, p = .95; 2 threads; some processor of some name. "
-    * 4
+    "n = 10 samples and the IEEE run; mode random, seed 0; CNH, p = .95; 2 threads; some processor of some name. " * 4
 )
 
 
 @pytest.mark.parametrize("count", [1, 7, 20])
 @pytest.mark.parametrize("kinds", [(Class.NUMBER,), tuple(Class)], ids=["bits", "classes"])
 @pytest.mark.parametrize("shape", [(256, 256), (233, 150)])
-def test_nothing_leaves_the_page_or_overlaps(
-    count: int, kinds: tuple[Class, ...], shape: tuple[int, int]
-) -> None:
+def test_nothing_leaves_the_page_or_overlaps(count: int, kinds: tuple[Class, ...], shape: tuple[int, int]) -> None:
     names = [f"network.stages.{k}.blocks.17.attention_projection:max_unpool2d:2" for k in range(count)]
-    figure = heatmap(
-        [picture(n, 16, kinds) for n in names], np.ones(shape), "A title of some length " * 6, FOOTER
-    )
+    figure = heatmap([picture(n, 16, kinds) for n in names], np.ones(shape), "A title of some length " * 6, FOOTER)
     assert figure.get_size_inches()[0] == 7.0
     boxes = text_boxes(figure)
     page = figure.bbox
-    outside = [
-        text for text, b in boxes if b.x0 < -1 or b.x1 > page.x1 + 1 or b.y0 < -1 or b.y1 > page.y1 + 1
-    ]
+    outside = [text for text, b in boxes if b.x0 < -1 or b.x1 > page.x1 + 1 or b.y0 < -1 or b.y1 > page.y1 + 1]
     assert outside == []
     inner = [(text, b.shrunk(0.97, 0.6)) for text, b in boxes]  # lines of text share the space between them
     assert [(s, t) for (s, a), (t, b) in itertools.combinations(inner, 2) if a.overlaps(b)] == []
@@ -129,9 +118,7 @@ def test_nothing_leaves_the_page_or_overlaps(
 
 
 def test_the_legend_has_the_classes_that_occur() -> None:
-    figure = heatmap(
-        [picture("a", 16, (Class.NUMBER, Class.NOISE, Class.ZERO)), picture("b", 8)], None, "t", "f"
-    )
+    figure = heatmap([picture("a", 16, (Class.NUMBER, Class.NOISE, Class.ZERO)), picture("b", 8)], None, "t", "f")
     legend = next(axes.get_legend() for axes in figure.axes if axes.get_legend() is not None)
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == [WORDS[Class.NOISE], WORDS[Class.ZERO]]
@@ -200,6 +187,4 @@ def test_names_are_short_and_keep_their_ends() -> None:
     assert short_names(["conv"]) == ["conv"]
     assert short_names(["stages.3.blocks.17.attention.conv:2"], 20) == ["…17.attention.conv:2"]
     assert short_names(["a_component_that_is_longer_than_any_panel"], 12) == ["a_c…ny_panel"]
-    assert all(
-        len(n) <= w for w in range(5, 40) for n in short_names(["stages.3.blocks.17.attention.conv:2"], w)
-    )
+    assert all(len(n) <= w for w in range(5, 40) for n in short_names(["stages.3.blocks.17.attention.conv:2"], w))

@@ -23,9 +23,7 @@ VISIONS: dict[str, list[list[float]]] = {
 def lab(colour: tuple[float, float, float], vision: str) -> NDArray[np.float64]:
     """Return CIE L*a*b* (D65) of an sRGB colour as seen with `vision`."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
-    r, g, b = (
-        min(1.0, max(0.0, sum(w * c for w, c in zip(row, linear, strict=True)))) for row in VISIONS[vision]
-    )
+    r, g, b = (min(1.0, max(0.0, sum(w * c for w, c in zip(row, linear, strict=True)))) for row in VISIONS[vision])
     xyz = (
         (0.4124564 * r + 0.3575761 * g + 0.1804375 * b) / 0.95047,
         0.2126729 * r + 0.7151522 * g + 0.0721750 * b,
