@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mcaprobe.errors import InputError
-from mcaprobe.volumes import Volume, existing, first_line, foreground, read_volume, resample
+from mcaprobe.tensor_files import TENSOR_SUFFIXES, load_tensor
+from mcaprobe.volumes import Volume, existing, foreground, read_volume, resample
+
+__all__ = ["Slice", "SliceOptions", "load_slice", "load_tensor"]
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Intensity = Literal["quantile", "minmax", "none"]
 SLICE_AXIS: dict[str, int] = {"sagittal": 0, "coronal": 1, "axial": 2}  # the RAS+ axis that a slice is across
-TENSOR_SUFFIXES = (".npy", ".safetensors", ".pt", ".pth")
 QUANTILE = 0.999
 
 
@@ -221,44 +219,3 @@ def _fitted(plane: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
             widths[axis] = (before, want - have - before)
             plane = np.pad(plane, widths)
     return plane
-
-
-def load_tensor(path: str | Path) -> Tensor:
-    """Return the one tensor of a `.npy`, `.safetensors` or `.pt` file; nothing in the file is executed.
-
-    Raises:
-        InputError: not readable, not exactly one tensor, or with NaN or infinity.
-    """
-    path = existing(path)
-    try:
-        if path.suffix.lower() == ".npy":
-            found: Any = torch.from_numpy(np.ascontiguousarray(np.load(path, allow_pickle=False)))
-        elif path.suffix.lower() == ".safetensors":
-            found = safetensors.torch.load_file(path)
-        else:
-            found = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, EOFError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        reason = first_line(error)
-        raise InputError(f"Expected a tensor in {path}, which cannot be read: {reason}") from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"Expected a tensor in {path}, which is damaged or cannot be read without executing it "
-            f"({type(error).__name__})."
-        ) from error
-    if isinstance(found, dict) and len(found) == 1:
-        found = next(iter(found.values()))
-    if not isinstance(found, Tensor):
-        inside = (
-            f"{len(found)} entries: {', '.join(map(str, list(found)[:5]))}"
-            if isinstance(found, dict)
-            else type(found).__name__
-        )
-        raise InputError(f"Expected one tensor in {path}, got {inside}.")
-    if found.numel() == 0:
-        raise InputError(f"Expected a tensor with elements, got {path} of shape {tuple(found.shape)}.")
-    bad = int((~torch.isfinite(found)).sum())
-    if bad:
-        raise InputError(
-            f"Expected finite values, got {bad} elements of {found.numel()} that are NaN or infinite in {path}."
-        )
-    return found

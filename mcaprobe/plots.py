@@ -8,27 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
-from matplotlib.textpath import text_to_path
 from numpy.typing import ArrayLike, NDArray
 
+from mcaprobe.page import (
+    MARGIN,
+    NAME_POINTS,
+    NOTE,
+    NOTE_POINTS,
+    TITLE_POINTS,
+    WIDTH,
+    Layout,
+    captions_for,
+    layout_for,
+    wrapped,
+)
 from mcaprobe.palette import BITS, COLOURS, WORDS, colour_image
-from mcaprobe.selection import select_layers, short_names
+from mcaprobe.selection import select_layers
 from mcaprobe.statistics import Class
 
 __all__ = ["LayerPicture", "heatmap", "select_layers"]
 
-WIDTH = 7.0  # inches: a page
-MARGIN, GAP, CAPTION, NOTE = 0.08, 0.07, 0.27, 0.11  # inches; NOTE is a line of the footer
-TITLE_POINTS, NAME_POINTS, NOTE_POINTS = 9.0, 6.2, 5.5
 # Letters at the left and the right of a slice that is drawn with its second axis upwards.
 SIDES = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
 
@@ -48,30 +54,6 @@ class LayerPicture:
     bits: ArrayLike
     majority: ArrayLike
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where the panels of a figure are, in inches from its lower left corner."""
-
-    columns: int
-    rows: int
-    side: tuple[float, float]
-    top: float
-    bottom: float
-
-    @property
-    def height(self) -> float:
-        return self.top + self.rows * (self.side[1] + CAPTION) + self.bottom
-
-    def panel(self, figure: Figure, number: int) -> Axes:
-        row, column = divmod(number, self.columns)
-        left = MARGIN + column * (self.side[0] + GAP)
-        low = self.height - self.top - row * (self.side[1] + CAPTION) - self.side[1]
-        return self.axes(figure, left, low, *self.side)
-
-    def axes(self, figure: Figure, left: float, low: float, width: float, height: float) -> Axes:
-        return figure.add_axes((left / WIDTH, low / self.height, width / WIDTH, height / self.height))
 
 
 def heatmap(
@@ -114,13 +96,13 @@ def heatmap(
     upwards = anatomy is not None
     ratio = _ratio(np.shape(anatomy) if anatomy is not None else np.shape(chosen[0].bits), voxel_size, upwards)
     panels = len(chosen) + upwards
-    head, notes = _wrapped(title, TITLE_POINTS, "bold"), _wrapped(footer, NOTE_POINTS)
+    head, notes = wrapped(title, TITLE_POINTS, "bold"), wrapped(footer, NOTE_POINTS)
     kinds = _present(chosen)
-    layout = _layout(panels, ratio, len(head), 0.42 + 0.1 * max(2, -(-len(kinds) // 2)) + NOTE * len(notes))
+    layout = layout_for(panels, ratio, len(head), 0.42 + 0.1 * max(2, -(-len(kinds) // 2)) + NOTE * len(notes))
     figure = Figure(figsize=(WIDTH, layout.height), dpi=200, facecolor="white")
     if anatomy is not None:
         _draw_anatomy(layout.panel(figure, 0), np.asarray(anatomy, dtype=np.float64), plane)
-    names = _captions([layer.name for layer in chosen], layout.side[0])
+    names = captions_for([layer.name for layer in chosen], layout.side[0])
     for number, (layer, name) in enumerate(zip(chosen, names, strict=True)):
         axes = layout.panel(figure, number + upwards)
         image = _seen(colour_image(layer.bits, layer.majority, most_bits), upwards)
@@ -148,52 +130,9 @@ def _ratio(shape: tuple[int, ...], voxel_size: tuple[float, float], upwards: boo
     return float(np.clip(extents[1] / extents[0] if upwards else extents[0] / extents[1], 0.5, 2.0))
 
 
-def _layout(panels: int, ratio: float, title: int, bottom: float) -> _Layout:
-    columns = next((c for c, most in ((3, 3), (4, 8), (5, 15), (6, 24)) if panels <= most), 7)
-    width = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) / columns
-    rows = -(-panels // columns)
-    return _Layout(columns, rows, (width, width * ratio), 0.15 * title + 0.19 if title else MARGIN, bottom)
-
-
-@cache
-def _letter(letter: str, points: float, weight: str) -> float:
-    font = FontProperties(size=points, weight=weight)
-    return float(text_to_path.get_text_width_height_descent(letter, font, ismath=False)[0])
-
-
-def _width(text: str, points: float, weight: str = "normal") -> float:
-    """Return the width of a text in inches, or a little more: letters are set on whole pixels."""
-    return 1.03 * sum(_letter(letter, points, weight) for letter in text) / 72
-
-
-def _wrapped(text: str, points: float, weight: str = "normal") -> list[str]:
-    """Return the lines of a text as wide as the page, cut between words; it may hold line breaks of its own."""
-    lines: list[str] = []
-    for paragraph in text.splitlines():
-        line = ""
-        for word in paragraph.split():
-            if line and _width(f"{line} {word}", points, weight) > WIDTH - 2 * MARGIN:
-                lines.append(line)
-                line = word
-            else:
-                line = f"{line} {word}".strip()
-        lines.append(line)
-    return lines
-
-
 def _seen(image: NDArray[np.float64], upwards: bool) -> NDArray[np.float64]:
     """Return the array as it is drawn: (H, W) turned so that H points right and W up, or as it is."""
     return np.rot90(image) if upwards else image
-
-
-def _captions(names: Sequence[str], inches: float) -> list[str]:
-    """Return the numbered short names, each as long as fits below a panel."""
-    captions: dict[int, str] = {}
-    for width in range(60, 5, -1):
-        for i, name in enumerate(short_names(names, width)):
-            if i not in captions and _width(f"{i + 1}  {name}", NAME_POINTS) <= inches:
-                captions[i] = f"{i + 1}  {name}"
-    return [captions.get(i, str(i + 1)) for i in range(len(names))]
 
 
 def _caption(axes: Axes, name: str, shape: str) -> None:
@@ -246,7 +185,7 @@ def _dimensions(shape: tuple[int, ...]) -> str:
     return channels + " × ".join(str(n) for n in sizes[1 if len(shape) == 4 else 0 :])
 
 
-def _scale(figure: Figure, layout: _Layout, most_bits: int) -> None:
+def _scale(figure: Figure, layout: Layout, most_bits: int) -> None:
     """Draw the colour bar of the bits below the panels at the left."""
     axes = layout.axes(figure, MARGIN + 0.05, layout.bottom - 0.33, 2.2, 0.1)
     bar = figure.colorbar(ScalarMappable(Normalize(0, most_bits), BITS), cax=axes, orientation="horizontal")
@@ -262,7 +201,7 @@ def _present(layers: Sequence[LayerPicture]) -> list[Class]:
     return [kind for kind in COLOURS if kind in present]
 
 
-def _legend(figure: Figure, layout: _Layout, kinds: Sequence[Class]) -> None:
+def _legend(figure: Figure, layout: Layout, kinds: Sequence[Class]) -> None:
     """Draw the colours of the classes that occur, at the right of the scale."""
     if not kinds:
         return
