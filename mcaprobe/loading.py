@@ -119,6 +119,8 @@ def load_model(model: str | nn.Module, device: str = "cpu") -> Model:
 def _build(build: Callable[[], Any], spec: str) -> Any:
     try:
         return build()
+    except InputError:
+        raise
     except Exception as error:  # whatever the user's function raises
         raise InputError(f"Building the model {spec} raised {type(error).__name__}: {error}.") from error
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def versions() -> dict[str, str]:
     }
 
 
+@cache
 def commit() -> str | None:
     """Return the git commit of this source tree, with `+changes` where files differ; None without git."""
     folder = Path(__file__).resolve().parent

@@ -16,13 +16,15 @@ from mcaprobe.memory import LiveBytes, base_memory, default_memory
 from mcaprobe.settings import Settings, matches, show_bytes
 from mcaprobe.statistics import IndexMoments, Moments
 
-# Bytes for each element of the largest activation while a layer is reduced: moments of a block and of the total,
-# and the float64 scores of the estimators; measured with tests/mcaprobe/test_planning.py.
-REDUCTION = 160
-# Bytes for each element of an operator's output that its noise and rounding take, in each thread.
-WORKSPACE = 64
+# Measured bytes for each element, on the CPU: of the largest layer while its bits, classes and histograms are computed
+# (beside its moments); of an operator's output while its noise is drawn and rounded; of a weight whose squares the noise
+# of a product needs. What malloc keeps on top of what is in use: a quarter.
+SCORES = 50
+WORKSPACE = 60
+WEIGHTS = 8
+MALLOC = 1.25
 MAP_BYTES = 2 * 4 * 9 + 5  # of each position: the NIfTI volumes, the stored map and shares
-SLACK = 64 * 2**20  # allocator, libraries, Python
+SLACK = 64 * 2**20  # libraries that are loaded later, pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ class Survey:
         layers: The recorded layers, in execution order.
         live: Largest sum of the bytes of activations alive at one time.
         largest: Elements of the largest output of an operator.
+        weights: Elements of the largest parameter.
         output: Name of the last recorded floating-point layer.
     """
 
     layers: dict[str, LayerInfo]
     live: int
     largest: int
+    weights: int
     output: str
 
 
@@ -62,7 +66,8 @@ def look(model: nn.Module, x: Tensor, layers: Sequence[str]) -> Survey:
     counter = LiveBytes()
     with torch.no_grad(), counter:
         model(x)
-    return Survey(found, counter.peak, counter.largest, floating[-1])
+    weights = max((p.numel() for p in model.parameters()), default=0)
+    return Survey(found, counter.peak, counter.largest, weights, floating[-1])
 
 
 def state_bytes(info: LayerInfo) -> int:
@@ -97,11 +102,14 @@ def memory_needed(settings: Settings, seen: Survey, lanes: int, copies: int, in_
             more when totals are.
         in_memory: The campaign has no directory: kept moments and samples stay in memory.
     """
-    elements = max(prod(info.shape) for info in seen.layers.values())
     threads = min(settings.thread_count(), lanes)
-    need = base_memory(settings.device) + SLACK
-    need += lanes * seen.live + threads * WORKSPACE * seen.largest + REDUCTION * elements
-    need += copies * sum(state_bytes(info) for info in seen.layers.values())
+    side_by_side = min(threads, -(-(lanes - 1) // settings.block) or 1)
+    largest = max(seen.layers.values(), key=state_bytes)
+    growth = lanes * seen.live
+    growth += threads * (WORKSPACE * seen.largest + WEIGHTS * seen.weights)
+    growth += (1 + side_by_side) * state_bytes(largest) + SCORES * prod(largest.shape)
+    growth += copies * sum(state_bytes(info) for info in seen.layers.values())
+    need = base_memory(settings.device) + SLACK + int(MALLOC * growth)
     if in_memory:
         need += kept_bytes(settings, seen) + _maps(seen)
     return need

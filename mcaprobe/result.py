@@ -197,7 +197,7 @@ class LayerResult:
 
     def to_nifti(self, path: str | Path) -> Path:
         """Write the map and the shares as NIfTI (and JSON beside it) in the space of the input image."""
-        bits, majority, shares = self.bits, self.majority, self.shares
+        bits, majority, shares = self.bits.numpy(), self.majority.numpy(), self.shares.numpy()
         place = self._result.place
         shape = tuple(place.anatomy.shape) if place is not None else self._result.image_shape
         grid = self._about["grid"] or _aligned(shape, tuple(bits.shape))

@@ -151,6 +151,8 @@ class InFolder(Run):
             raise
         finally:
             remove(folder)
+            if (self.out / CHUNKS).is_dir() and not any((self.out / CHUNKS).iterdir()):
+                (self.out / CHUNKS).rmdir()
 
     def _direct(self, products: Products) -> bool:
         """Run all blocks as one chunk straight to the products; return whether that was possible."""

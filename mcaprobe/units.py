@@ -28,6 +28,10 @@ from mcaprobe.statistics import IndexMoments, Moments
 AnyMoments = Moments | IndexMoments
 
 
+class ModelFailure(RunFailure):
+    """The model raised; the sentence names the layer before."""
+
+
 class Collector(Protocol):
     """Takes the layers of a chunk, in execution order."""
 
@@ -84,20 +88,20 @@ class _Watched:
 
 
 def _forward(model: nn.Module, x: Tensor, settings: Settings, sink: _Watched, report: UnitReport, which: str) -> Any:
-    """Run the model under the recorder; an exception of the model becomes a RunFailure that names the layer."""
+    """Run the model under the recorder; an exception of the model becomes a ModelFailure that names the layer."""
     try:
         with record(model, layers=list(settings.layers), sink=sink) as recorder:
             y = model(x)
         report.aliases.update(getattr(recorder, "aliases", {}))
         return y
-    except (LockstepError, RunFailure):
+    except (LockstepError, RunFailure, InputError):
         raise
     except Exception as error:
         if error is sink.fault:
             raise
         where = f"after layer {sink.last}" if sink.last else "before its first layer"
         first = (str(error).splitlines() or [""])[0]
-        raise RunFailure(f"The model raised {type(error).__name__} {where}, in {which}: {first}") from error
+        raise ModelFailure(f"The model raised {type(error).__name__} {where}, in {which}: {first}") from error
 
 
 def _block(settings: Settings, samples: list[int], reference: bool) -> AbstractContextManager[Any]:
@@ -235,8 +239,13 @@ def run_unit(
     start = time.perf_counter()
     observer.chunk(blocks[0].start, blocks[-1].stop - 1)
     way = side_by_side if alone is None else one_at_a_time
-    with Reducer(settings.thread_count()) as reducer:
-        report = way(settings, model, x, blocks, metrics, collector, observer, reducer)
+    try:
+        with Reducer(settings.thread_count()) as reducer:
+            report = way(settings, model, x, blocks, metrics, collector, observer, reducer)
+    except ModelFailure as error:
+        if alone is None:  # perhaps only because a lane tensor is no plain tensor: alone it shows
+            raise LockstepError(str(error)) from error
+        raise
     report.one_at_a_time = alone
     report.seconds = time.perf_counter() - start
     return report
