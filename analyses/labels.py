@@ -38,9 +38,7 @@ def tissue_table(path: Path) -> np.ndarray:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or {"Label Number", "Class"} - rows[0].keys():
-        raise InputError(
-            f"Expected columns 'Label Number' and 'Class' in {path}, got {list(rows[0] if rows else ())}."
-        )
+        raise InputError(f"Expected columns 'Label Number' and 'Class' in {path}, got {list(rows[0] if rows else ())}.")
     table = np.full(1 + max(int(row["Label Number"]) for row in rows), IGNORED, np.uint8)
     table[0] = 0
     for row in rows:
@@ -52,7 +50,8 @@ def tissues(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Return the classes (uint8) of manual labels; InputError where a label is not in the table."""
     if labels.min() < 0 or labels.max() >= len(table):
         raise InputError(f"Expected labels in 0..{len(table) - 1}, got {labels.min()}..{labels.max()}.")
-    return table[labels]
+    classes: np.ndarray = table[labels]
+    return classes
 
 
 def regions(labels: np.ndarray, mask: np.ndarray, table: np.ndarray) -> dict[str, np.ndarray]:

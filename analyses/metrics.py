@@ -13,9 +13,7 @@ DICE_OPTIONS: dict[str, Any] = {
     "input_format": "index",
     "aggregation_level": "samplewise",
 }
-DICE_DEFINITION = (
-    "2 |P and T| / (|P| + |T|) over the voxels of one subject and region; NaN where both are empty"
-)
+DICE_DEFINITION = "2 |P and T| / (|P| + |T|) over the voxels of one subject and region; NaN where both are empty"
 
 
 def dice_of_classes(predicted: Tensor, target: Tensor, where: Tensor, classes: int) -> list[float]:

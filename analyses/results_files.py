@@ -13,7 +13,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], manifest: Mapping[str, object]) -> None:

@@ -155,7 +155,5 @@ def evaluate(args: argparse.Namespace) -> int:
     }
     write_rows(args.out, rows, manifest)
     print_summary(console, result)
-    console.print(
-        f"{args.out} and {args.out.with_suffix('.json').name}: {len(names)} subjects, {len(rows)} rows."
-    )
+    console.print(f"{args.out} and {args.out.with_suffix('.json').name}: {len(names)} subjects, {len(rows)} rows.")
     return 0

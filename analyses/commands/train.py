@@ -43,26 +43,18 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     p.add_argument("--seed", type=int, default=0, help="seed of weights and heads (%(default)s)")
     p.add_argument("--batch", type=int, default=DEFAULTS.batch, help="slices a step (%(default)s)")
     p.add_argument("--filters", type=int, default=24, help="width (%(default)s)")
-    p.add_argument(
-        "--interpolation-filters", type=int, default=12, help="width of the input block (%(default)s)"
-    )
+    p.add_argument("--interpolation-filters", type=int, default=12, help="width of the input block (%(default)s)")
     p.add_argument("--learning-rate", type=float, default=DEFAULTS.learning_rate, help="peak (%(default)s)")
-    p.add_argument(
-        "--precision", choices=["float32", "bfloat16"], default="float32", help="of the activations"
-    )
+    p.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of the activations")
     p.add_argument("--threads", type=int, default=1, help="threads of torch (%(default)s)")
     p.add_argument(
         "--compile", action="store_true", help="fuse with torch.compile: twice as fast, needs a C++ compiler"
     )
-    p.add_argument(
-        "--prefetch", type=int, default=0, help="batches made ahead in one more thread (%(default)s)"
-    )
+    p.add_argument("--prefetch", type=int, default=0, help="batches made ahead in one more thread (%(default)s)")
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (%(default)s)")
     p.add_argument("--every", type=float, default=120.0, help="seconds between checkpoints (%(default)s)")
     p.add_argument("--out", type=Path, default=WEIGHTS, help="the checkpoint to write (%(default)s)")
-    p.add_argument(
-        "--resume", action="store_true", help="go on from the state beside --out, where there is one"
-    )
+    p.add_argument("--resume", action="store_true", help="go on from the state beside --out, where there is one")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     p.set_defaults(function=train)
 
@@ -96,9 +88,7 @@ def settings_of(args: argparse.Namespace) -> TrainingSettings:
 def command_of(settings: TrainingSettings) -> str:
     """Return the command that makes this checkpoint, with every option that decides its bits."""
     options = f"--steps {settings.steps} --seed {settings.seed} --batch {settings.batch}"
-    options += (
-        f" --filters {settings.sizes.filters} --interpolation-filters {settings.sizes.interpolation_filters}"
-    )
+    options += f" --filters {settings.sizes.filters} --interpolation-filters {settings.sizes.interpolation_filters}"
     options += f" --learning-rate {settings.learning_rate:g} --precision {settings.precision}"
     options += f" --threads {settings.threads}" + (" --compile" if settings.compile else "")
     return f"python -m analyses train tissue {options}"
@@ -143,9 +133,7 @@ def train(args: argparse.Namespace) -> int:
 
         def save() -> None:
             trainer.save_state(state)
-            save_network(
-                args.out, trainer.network, settings.sizes, record_of(settings, trainer.step, mean or 0.0)
-            )
+            save_network(args.out, trainer.network, settings.sizes, record_of(settings, trainer.step, mean or 0.0))
 
         trainer.run(args.prefetch, args.every, save, report)
     console.print(f"The network is at {args.out}; {state} is the state to resume from.")

@@ -36,7 +36,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     partial = path.with_name(path.name + f".{os.getpid()}.partial")
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -57,9 +57,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"Expected a safetensors file at {path}, could not read it: {error}.") from error
 
 
-def save_network(
-    path: Path, network: nn.Module, sizes: Hyperparameters, training: Mapping[str, object]
-) -> None:
+def save_network(path: Path, network: nn.Module, sizes: Hyperparameters, training: Mapping[str, object]) -> None:
     """Write the weights with the network's sizes and a record of its training in the header."""
     metadata = {
         "format": FORMAT,

@@ -202,9 +202,7 @@ class FastSurferVINN(nn.Module):
         size = (x.shape[-2], x.shape[-1])
         inner = self.inner_size or size
         if inner[0] % MULTIPLE or inner[1] % MULTIPLE:
-            raise ValueError(
-                f"Expected an inner height and width that are multiples of {MULTIPLE}, got {inner}."
-            )
+            raise ValueError(f"Expected an inner height and width that are multiples of {MULTIPLE}, got {inner}.")
         factor = 1.0 if scale_factor is None else float(scale_factor)
         if not factor > 0:
             raise ValueError(f"Expected a positive scale_factor, got {factor}.")

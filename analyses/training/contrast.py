@@ -66,9 +66,7 @@ def tissue_image(
     shape: Shape3 = tuple(depth.shape)  # type: ignore[assignment]
     means = tissue_means(dice, ranges)
     csf, grey, white = means
-    levels = means[:, None, None, None] * (
-        1 + dice.uniform(ranges.tissue_field) * dice.smooth(3, shape, 25.0)
-    )
+    levels = means[:, None, None, None] * (1 + dice.uniform(ranges.tissue_field) * dice.smooth(3, shape, 25.0))
     deep = ((depth - 26) / 4).sigmoid()
     levels[1] += dice.uniform(ranges.deep_grey) * (white - grey) * deep
     image = (fractions * levels).sum(0)

@@ -41,9 +41,7 @@ def plane_coordinates(shape: Shape3, centre: tuple[float, float, float]) -> Tens
     return torch.stack(torch.meshgrid(*[a.float() for a in axes], indexing="ij"))
 
 
-def random_coordinates(
-    dice: Dice, shape: Shape3, centre: tuple[float, float, float], ranges: DeformRanges
-) -> Tensor:
+def random_coordinates(dice: Dice, shape: Shape3, centre: tuple[float, float, float], ranges: DeformRanges) -> Tensor:
     """Return the template coordinates (3, *shape), in voxels, of a randomly placed, turned and bent axial slab."""
     local = plane_coordinates(shape, (0.0, 0.0, 0.0))
     local[0] += dice.uniform(ranges.shift)

@@ -1,11 +1,10 @@
 """Train: a batch of random heads, a step, and every few minutes a checkpoint from which the same bits follow."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,9 +25,10 @@ class TrainingSettings:
     seed: int = 0
     batch: int = 4
     size: tuple[int, int] = (128, 160)
-    learning_rate: float = 4e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-4
-    warm_up: float = 0.06  # share of the steps
+    warm_up: int = 100  # steps
+    cool_down: float = 0.3  # share of the steps
     precision: str = "float32"  # or bfloat16, for the activations only
     threads: int = 1
     compile: bool = False  # fused by torch.compile: twice as fast on a CPU after two minutes, other last bits
@@ -36,17 +36,21 @@ class TrainingSettings:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def as_json(self) -> str:
-        """Return the settings as JSON: a resumed run must have the same."""
+        """Return the settings as JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
+def cool_down_start(settings: TrainingSettings) -> int:
+    """Return the step from which the learning rate sinks; before it nothing depends on the number of steps."""
+    return settings.steps - round(settings.cool_down * settings.steps)
+
+
 def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Return the rate of a step: linear to its peak, then half a cosine to 0."""
-    warm_up = max(1, round(settings.warm_up * settings.steps))
-    if step < warm_up:
-        return settings.learning_rate * (step + 1) / warm_up
-    share = (step - warm_up) / max(1, settings.steps - warm_up)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+    """Return the rate of a step: linear to its peak, constant, then linear to 0."""
+    rise = min(1.0, (step + 1) / settings.warm_up)
+    start = cool_down_start(settings)
+    fall = min(1.0, (settings.steps - step) / (settings.steps - start + 1))
+    return settings.learning_rate * min(rise, fall)
 
 
 def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -89,7 +93,7 @@ class Trainer:
         if not torch.isfinite(loss):
             raise FloatingPointError(f"Expected a finite loss, got {float(loss)} at step {self.step}.")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self.step += 1
@@ -115,9 +119,7 @@ class Trainer:
                         return
                     yield waiting.pop(0).result()
 
-    def run(
-        self, prefetch: int, every: float, save: Callable[[], None], report: Callable[[int, float], None]
-    ) -> None:
+    def run(self, prefetch: int, every: float, save: Callable[[], None], report: Callable[[int, float], None]) -> None:
         """Train to the last step; save every `every` seconds and at the end; report each step's loss."""
         last = time.monotonic()
         for x, y in self.batches(prefetch):
@@ -137,16 +139,21 @@ class Trainer:
     def load_state(self, path: Path) -> None:
         """Go on from a state written by a run with the same settings.
 
+        The number of steps may differ while the learning rate was not yet sinking in either run: the result is
+        that of a run with the new number from its start.
+
         Raises:
             InputError: the file is missing, broken, or of another run.
         """
         tensors, metadata = read_tensors(path)
         theirs, ours = json.loads(metadata.get("settings", "{}")), json.loads(self.settings.as_json())
+        step = int(metadata.get("step", 0))
+        before = replace(self.settings, steps=theirs.get("steps", 0))
+        if step <= min(cool_down_start(self.settings), cool_down_start(before)):
+            theirs["steps"] = ours["steps"]
         for key in sorted(theirs.keys() | ours.keys()):
             if theirs.get(key) != ours.get(key):
-                raise InputError(
-                    f"Expected {key} = {ours.get(key)} in {path} to resume, got {theirs.get(key)}."
-                )
+                raise InputError(f"Expected {key} = {ours.get(key)} in {path} to resume, got {theirs.get(key)}.")
         network = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
         self.network.load_state_dict(network)
         for name, parameter in self.network.named_parameters():
@@ -154,4 +161,4 @@ class Trainer:
             # The step counter of AdamW stays on the host; the moments lie as the parameter does.
             moments = {k: torch.empty_like(parameter).copy_(v) for k, v in state.items() if k != "step"}
             self.optimizer.state[parameter] = {"step": state["step"], **moments}
-        self.step = int(metadata["step"])
+        self.step = step

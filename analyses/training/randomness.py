@@ -50,7 +50,7 @@ class Dice:
         x, y, z = weights
         # Along one axis after another: a hundred times faster than sampling a volume.
         coarse = torch.matmul(y, torch.matmul(coarse, z.T))
-        return torch.matmul(x, coarse.flatten(2)).unflatten(2, coarse.shape[2:])
+        return torch.matmul(x, coarse.flatten(2)).reshape(channels, *shape)
 
     def _interpolation(self, n: int, spacing: float) -> Tensor:
         """Return the weights (n, knots) that interpolate n voxels linearly from randomly shifted knots."""

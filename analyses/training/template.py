@@ -56,11 +56,13 @@ def raw_map(name: str) -> np.ndarray:
 @cache
 def load_template() -> Template:
     """Return the template with its classes: the largest of grey, white and, where the T1 is not 0, the rest (csf)."""
-    t1, grey, white = (raw_map(name).astype(np.float32) / 255 for name in ("t1", "gm", "wm"))
-    csf = np.clip(1 - grey - white, 0, 1)
-    fractions = np.stack([csf, grey, white])
+    raw = [raw_map(name) for name in ("t1", "gm", "wm")]
+    t1, grey, white = (data.astype(np.float32) / 255 for data in raw)
+    fractions = np.stack([np.clip(1 - grey - white, 0, 1), grey, white])
     brain = ndimage.binary_fill_holes(t1 > 0)
-    labels = np.where(brain, fractions.argmax(0) + 1, 0).astype(np.uint8)
+    _, g, w = (data.astype(np.int16) for data in raw)
+    largest = np.stack([np.clip(255 - g - w, 0, 255), g, w]).argmax(0)  # integers: a tie is a tie, and the first wins
+    labels = np.where(brain, largest + 1, 0).astype(np.uint8)
     distance = ndimage.distance_transform_edt(~brain) - ndimage.distance_transform_edt(brain)
     design = fractions[:, brain].T.astype(np.float64)
     means, *_ = np.linalg.lstsq(design, t1[brain].astype(np.float64), rcond=None)
