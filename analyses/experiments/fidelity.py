@@ -185,10 +185,10 @@ def _random_convolution(rng: np.random.Generator) -> _Case:
     b = rng.standard_normal(outputs).astype(np.float32)
     # torch's rule for one thread: these calls go to oneDNN, whose direct kernel starts from the bias.
     direct = stride > 1 or groups > 1 or (dilation == 1 and (kernel > 3 or x.size > 20480))
-    tensors = [torch.from_numpy(t) for t in (x[None], w, b)]
+    image, weight, shift = (torch.from_numpy(t) for t in (x[None], w, b))
     return _Case(
         f"conv {channels}->{outputs} {kernel}x{kernel} /{stride} dilation {dilation} groups {groups} on {size}x{size}",
-        lambda: torch.conv2d(*tensors, stride, padding, dilation, groups)[0],
+        lambda: torch.conv2d(image, weight, shift, stride, padding, dilation, groups)[0],
         lambda twin, at: twin.convolution_terms(x, w, at, stride, padding, dilation, groups, direct),
         b, direct, 0,
     )  # fmt: skip
