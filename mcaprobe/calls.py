@@ -13,15 +13,17 @@ from mcaprobe.lanes import lanes_of
 
 # Whole copies, casts and moves: the same numbers again (some of them only copy where they have to).
 COPIES = frozenset(
-    "clone contiguous copy_ detach detach_ to type type_as float double half bfloat16 cpu cuda cfloat cdouble "
-    "reshape reshape_as flatten numpy from_numpy view_as_real resolve_conj resolve_neg pin_memory "
-    "requires_grad_ set_ resize_ resize_as_ __get__ __set__ __deepcopy__ __reduce_ex__".split()
+    {"clone", "contiguous", "copy_", "detach", "detach_", "reshape", "reshape_as", "flatten", "from_numpy"}
+    | {"to", "type", "type_as", "float", "double", "half", "bfloat16", "cfloat", "cdouble", "cpu", "cuda"}
+    | {"resolve_conj", "resolve_neg", "view_as_real", "pin_memory", "numpy", "requires_grad_", "set_"}
+    | {"resize_", "resize_as_", "__get__", "__set__", "__deepcopy__", "__reduce_ex__"}
 )
 # New values that no input decides: factories, fills and random numbers. (Calls without a floating input are
 # factories by themselves.)
 FACTORIES = frozenset(
-    "fill_ zero_ __setitem__ bernoulli bernoulli_ normal normal_ uniform_ exponential_ geometric_ cauchy_ "
-    "log_normal_ random_ new_tensor new_zeros new_ones new_full new_empty new_empty_strided".split()
+    {"fill_", "zero_", "__setitem__", "bernoulli", "bernoulli_", "normal", "normal_", "uniform_", "random_"}
+    | {"exponential_", "geometric_", "cauchy_", "log_normal_", "new_tensor", "new_zeros", "new_ones"}
+    | {"new_full", "new_empty", "new_empty_strided"}
 )
 
 
@@ -80,7 +82,7 @@ def named_tensors(tree: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def outputs_of(operator: str, output: Any) -> list[tuple[str, Tensor]]:
-    """Return the outputs of a call by suffix; of a pooling with indices they are `` and `.indices`."""
+    """Return the outputs of a call by suffix; those of a pooling with indices are `` and `.indices`."""
     found = list(named_tensors(output))
     if (
         is_pooling(operator)
@@ -103,7 +105,7 @@ def is_floating(tensor: Tensor) -> bool:
 
 
 def storage_of(tensor: Tensor) -> int | None:
-    """Return what two tensors have in common if and only if they share memory; None if there is no telling."""
+    """Return what two tensors have in common only if they share memory; None where there is no telling."""
     try:
         return int(lanes_of(tensor)[0].untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):

@@ -28,8 +28,8 @@ class Recorded(dict[str, Tensor]):
 
     Attributes:
         operators: Class or function name of each recorded output, `Conv2d` or `max_pool2d`.
-        aliases: Other names of a recorded tensor, by the name that came first: a container whose output is its
-            last child's. An alias is a key of the dict as well, and never goes to a sink.
+        aliases: Other names of a recorded tensor, with the name that came first: a container whose output is
+            its last child's. An alias is a key of the dict as well, and never goes to a sink.
     """
 
     def __init__(self) -> None:
@@ -46,12 +46,12 @@ def record(
 
     Names: `decoder.1.conv2` is a module call, `decoder.1:max_unpool2d` a functional call inside the forward
     of decoder.1, `:cat` one inside the forward of the model, `:output` the output of the model itself. The
-    second call of a name is `name:2`. Outputs in a tuple, list, dict or dataclass add `.0`, `.key`, `.field`; indices
-    of a pooling `.indices`.
+    second call of a name is `name:2`. Outputs in a tuple, list, dict or dataclass add `.0`, `.key`, `.field`;
+    indices of a pooling add `.indices`.
 
-    Recorded are floating outputs that are new: not views of an input or an input returned as it is, unless the
-    call changed it in place. Of functional calls, not whole copies and casts, nor factories (calls without
-    a floating input, fills, random numbers), nor those that a torch.nn layer without children makes itself.
+    Recorded are floating outputs that are new: no views of an input, no input returned as it is, unless the
+    call changed it in place. Of functional calls no whole copies and casts, no factories (calls without a
+    floating input, fills, random numbers), and none that a torch.nn layer without children makes itself.
     Integer outputs are recorded for poolings only. Calls outside the forward of a module are not the model's.
 
     Args:
@@ -66,8 +66,8 @@ def record(
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError(
-            f"Expected a module whose forward runs in Python, got the scripted {type(model).__name__}: the calls "
-            "inside cannot be seen. Give the module it was made from."
+            f"Expected a module whose forward runs in Python, got the scripted {type(model).__name__}: the "
+            "calls inside cannot be seen. Give the module it was made from."
         )
     recorder = _Recorder([layers] if isinstance(layers, str) else list(layers), sink)
     with ExitStack() as stack:
@@ -97,7 +97,8 @@ class _Recorder:
     Attributes:
         frames: Module calls in progress, the innermost last.
         passes: Calls so far, by name without pass number.
-        names: Every name that could have been recorded; unchanged: those whose output is an input or a view of it.
+        names: Every name that could have been recorded.
+        unchanged: Names whose output is an input or a view of one.
         known: The first name of each recorded tensor still alive, with its version then.
         writes: In-place calls on tensors without a version (inference mode), by storage.
     """
@@ -153,7 +154,7 @@ class _Recorder:
         return calls.version_of(tensor) + self.writes[calls.storage_of(tensor)]
 
     def take(self, name: str, operator: str, output: Any, inputs: dict[int | None, int]) -> None:
-        """Record the new tensors in the output of one call; `inputs` are the storages and versions before it."""
+        """Record the new tensors in the output of one call; `inputs`: storages and versions before it."""
         outputs = calls.outputs_of(operator, output)
         if not outputs:
             return
@@ -213,10 +214,10 @@ class _Recorder:
 
 @contextmanager
 def _outside_of_everything() -> Iterator[None]:
-    """Suspend torch function modes (recordings), dispatch modes (perturbations), inference mode and autograd."""
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
-        with torch.inference_mode(False), torch.no_grad():
-            yield
+    """Suspend function modes (recordings), dispatch modes (perturbations), inference mode and autograd."""
+    no_functions = torch._C.DisableTorchFunction()
+    with no_functions, _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 class _FunctionCalls(TorchFunctionMode):
@@ -231,7 +232,7 @@ class _FunctionCalls(TorchFunctionMode):
 
 
 def _visible_modules(model: nn.Module, path: str = "") -> list[tuple[str, nn.Module]]:
-    """Return path and module of the model and everything below, each once; not what is inside scripted modules."""
+    """Return path and module of the model and all below, each once, but nothing inside scripted modules."""
     found: dict[nn.Module, str] = {}
 
     def visit(module: nn.Module, path: str) -> None:
