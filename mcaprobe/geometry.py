@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mcaprobe.gridrules import PRIMARY, RESAMPLING, SAME, STRUCTURE, concatenated
 from mcaprobe.grids import Axis, Dim, Step, Tag, aligned, broadcast, is_lost, move, unknown
+from mcaprobe.recorder import record
 
 COMPOSITE = "CompositeImplicitAutograd"
 RULED = frozenset([*RESAMPLING, *STRUCTURE, *SAME])
@@ -218,8 +219,6 @@ def survey(model: nn.Module, x: Tensor, layers: str | list[str] = "*") -> dict[s
     Returns:
         LayerInfo by layer name, in execution order.
     """
-    from mcaprobe.recorder import record
-
     found: dict[str, LayerInfo] = {}
     with torch.inference_mode(False), torch.no_grad():
         image = x.clone() if x.is_inference() else x.detach()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from numpy.typing import ArrayLike, NDArray
 
 from mcaprobe.statistics import Class
 
-# Bits are blues, pale for few and dark for many, so that red is left for noise and every class is off that line.
-BITS = ListedColormap(colormaps["Blues"](np.linspace(0.16, 1.0, 256)), name="bits")
+# Bits go from pale to dark, through cyan and blue to indigo (lightness falls all the way): red is left for noise, and
+# every class lies off that line.
+BITS = LinearSegmentedColormap.from_list(
+    "bits", ["#e3f0fb", "#b9e3ee", "#72cdd6", "#2fa8c8", "#2870bb", "#2b3596", "#1c0a52"]
+)
 COLOURS: dict[Class, str] = {
     Class.NOISE: "#d7191c",
     Class.ZERO: "#cdc5b2",

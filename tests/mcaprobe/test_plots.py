@@ -19,7 +19,7 @@ from mcaprobe.palette import BITS, COLOURS, WORDS, colour_image
 from mcaprobe.plots import LayerPicture, heatmap
 from mcaprobe.selection import components, select_layers, short_names
 from mcaprobe.statistics import Class
-from tests.reference.vision import VISIONS, difference
+from tests.reference.vision import VISIONS, difference, lab
 
 
 class Info(NamedTuple):
@@ -41,7 +41,7 @@ def test_classes_and_bits_are_told_apart_with_any_colour_vision(vision: str) -> 
         assert difference(to_rgb(a), to_rgb(b), vision) > 16, (a, b)
     noise = min(difference(to_rgb(COLOURS[Class.NOISE]), blue, vision) for blue in ramp)
     assert noise > 60
-    lightness = [sum(blue) for blue in ramp]
+    lightness = [lab(blue, vision)[0] for blue in ramp]
     assert lightness == sorted(lightness, reverse=True)
 
 
