@@ -24,6 +24,7 @@ class ContrastRanges:
     sharpness: Range = (1.0, 4.0)  # exponent of the tissue fractions
     folding: Range = (0.0, 1.6)  # amplitude of the noise on the logarithms of the fractions: new sulci
     folding_spacing: Range = (2.5, 5.0)
+    ventricles: Range = (0.0, 0.0)  # how far deep CSF grows: old brains have more of it than the template
     texture: Range = (0.0, 1.6)  # how much of the template's own deviation from its tissue means is kept
     deep_grey: Range = (-0.1, 0.6)  # shift of deep grey from cortical grey towards white
     tissue_field: Range = (0.0, 0.08)  # smooth change of each tissue's own mean
@@ -42,6 +43,16 @@ def tissue_means(dice: Dice, ranges: ContrastRanges) -> Tensor:
     grey = white * dice.uniform(ranges.grey_over_white)
     csf = min(white * dice.uniform(ranges.csf_over_white), grey - 0.1 * white)
     return torch.tensor([csf, grey, white])
+
+
+def grow_ventricles(dice: Dice, fractions: Tensor, depth: Tensor, ranges: ContrastRanges) -> Tensor:
+    """Return tissue fractions (3, *shape) whose deep CSF has grown by up to about 4 mm into what surrounds it."""
+    if ranges.ventricles[1] == 0:
+        return fractions
+    near = F.avg_pool3d(fractions[None, :1], (9, 9, 5), 1, (4, 4, 2), count_include_pad=False)[0, 0]
+    grown = fractions.clone()
+    grown[0] += dice.uniform(ranges.ventricles) * near * ((depth - 10) / 2).sigmoid()
+    return grown / grown.sum(0)
 
 
 def refold(dice: Dice, fractions: Tensor, ranges: ContrastRanges) -> Tensor:

@@ -34,6 +34,8 @@ class TrainingSettings:
     compile: bool = False  # fused by torch.compile: twice as fast on a CPU after two minutes, other last bits
     sizes: Hyperparameters = field(default_factory=Hyperparameters)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    harder: Augmentation = field(default_factory=Augmentation.harder)
+    harder_from: int = 800  # step
 
     def as_json(self) -> str:
         """Return the settings as JSON."""
@@ -104,7 +106,8 @@ class Trainer:
         s = self.settings
 
         def make(step: int) -> tuple[Tensor, Tensor]:
-            return random_batch(self.template, s.seed, step, s.batch, s.size, s.augmentation)
+            augmentation = s.augmentation if step < s.harder_from else s.harder
+            return random_batch(self.template, s.seed, step, s.batch, s.size, augmentation)
 
         if prefetch == 0:
             yield from map(make, range(self.step, s.steps))

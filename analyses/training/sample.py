@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from analyses.training.contrast import ContrastRanges, monotone, refold, scanner, tissue_image
+from analyses.training.contrast import ContrastRanges, grow_ventricles, monotone, refold, scanner, tissue_image
 from analyses.training.deform import DeformRanges, random_coordinates, sample
 from analyses.training.head import HeadRanges, mask_surface, surroundings
 from analyses.training.randomness import Dice, Shape3
@@ -16,12 +16,25 @@ CONTEXT = 3
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """All bounds of the random heads; `real` is the share of images made from the template's own T1."""
+    """All bounds of the random heads; `real` is the share of images made from the template's own T1.
+
+    The default stays near the brain. `harder` is what training goes on with: crops that wander over the whole
+    head, more heads that are not masked, and larger ventricles.
+    """
 
     deform: DeformRanges = field(default_factory=DeformRanges)
     contrast: ContrastRanges = field(default_factory=ContrastRanges)
     head: HeadRanges = field(default_factory=HeadRanges)
     real: float = 0.3
+
+    @classmethod
+    def harder(cls) -> "Augmentation":
+        """Return the bounds of the second part of the training."""
+        return cls(
+            deform=DeformRanges(shift=(-40.0, 40.0)),
+            contrast=ContrastRanges(ventricles=(0.0, 6.0)),
+            head=HeadRanges(probability=0.55),
+        )
 
 
 def random_sample(
@@ -43,6 +56,7 @@ def random_sample(
     else:
         mixture = (fractions * means[:, None, None, None]).sum(0)
         residual = (t1 - mixture) / (means[2] - means[0])
+        fractions = grow_ventricles(dice, fractions, -distance, augmentation.contrast)
         fractions = refold(dice, fractions, augmentation.contrast)
         image, levels = tissue_image(dice, fractions, residual, -distance, augmentation.contrast)
     middle = fractions[..., CONTEXT]

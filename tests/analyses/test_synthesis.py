@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.training.contrast import ContrastRanges, gaussian_blur, monotone, refold, tissue_means
+from analyses.training.contrast import ContrastRanges, gaussian_blur, grow_ventricles, monotone, refold, tissue_means
 from analyses.training.deform import DeformRanges, plane_coordinates, random_coordinates, rotation, sample
 from analyses.training.head import HeadRanges
 from analyses.training.randomness import Dice
@@ -131,6 +131,19 @@ def test_refolding_without_noise_keeps_the_largest_tissue(template: Template) ->
     fractions = template.fields[1:4, 60:120, 60:120, 70:77]
     ranges = replace(ContrastRanges(), folding=(0.0, 0.0), sharpness=(2.0, 2.0))
     assert torch.equal(refold(Dice.of(0), fractions, ranges).argmax(0), fractions.argmax(0))
+
+
+def test_ventricles_grow_inside_and_nowhere_else(template: Template) -> None:
+    fields = template.fields[:, 40:160, 40:190, 85:92]
+    fractions, depth = fields[1:4], -fields[4]
+    grown = grow_ventricles(Dice.of(0), fractions, depth, ContrastRanges(ventricles=(5.0, 5.0)))
+    brain, deep = depth > 0, depth > 15
+    torch.testing.assert_close(grown.sum(0)[brain], torch.ones(int(brain.sum())))
+    before, after = (f.argmax(0)[deep].eq(0).float().mean() for f in (fractions, grown))
+    assert float(after) > 1.3 * float(before) > 0
+    shallow = (depth > 0) & (depth < 4)
+    torch.testing.assert_close(grown[:, shallow], fractions[:, shallow], atol=0.25, rtol=0)
+    assert grow_ventricles(Dice.of(0), fractions, depth, ContrastRanges()) is fractions
 
 
 def test_nearly_all_contrasts_follow_t1() -> None:

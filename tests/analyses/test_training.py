@@ -16,7 +16,7 @@ from analyses.training.loop import (
     learning_rate,
     segmentation_loss,
 )
-from analyses.training.sample import random_batch
+from analyses.training.sample import Augmentation, random_batch
 from analyses.training.template import load_template
 from mcaprobe.errors import InputError
 
@@ -76,6 +76,13 @@ def test_the_number_of_steps_may_change_before_the_rate_sinks(tmp_path: Path) ->
     trained(TINY, stop=5).save_state(tmp_path / "late.state")
     with pytest.raises(InputError, match=r"Expected steps = 10 in .*late.state to resume, got 6"):
         Trainer(longer, load_template(), CPU).load_state(tmp_path / "late.state")
+
+
+def test_the_heads_get_harder_at_their_step() -> None:
+    settings = replace(TINY, steps=3, harder_from=1)
+    batches = [x for x, _ in Trainer(settings, load_template(), CPU).batches(0)]
+    for step, augmentation in enumerate([Augmentation(), Augmentation.harder(), Augmentation.harder()]):
+        assert torch.equal(batches[step], random_batch(load_template(), 0, step, 2, (48, 48), augmentation)[0])
 
 
 def test_another_seed_is_another_network() -> None:
