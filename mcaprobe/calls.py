@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mcaprobe.lanes import lanes_of
+from mcaprobe.lanes import LaneTensor, lanes_of
 
 # Whole copies, casts and moves: the same numbers again (some of them only copy where they have to).
 COPIES = frozenset(
-    {"clone", "contiguous", "copy_", "detach", "detach_", "reshape", "reshape_as", "flatten", "from_numpy"}
+    {"clone", "contiguous", "copy_", "detach", "detach_", "reshape", "reshape_as", "flatten", "ravel"}
     | {"to", "type", "type_as", "float", "double", "half", "bfloat16", "cfloat", "cdouble", "cpu", "cuda"}
     | {"resolve_conj", "resolve_neg", "view_as_real", "pin_memory", "numpy", "requires_grad_", "set_"}
     | {"resize_", "resize_as_", "__get__", "__set__", "__deepcopy__", "__reduce_ex__"}
 )
+# Layers that only reshape: whether they copy depends on the memory layout.
+RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
 # New values that no input decides: factories, fills and random numbers. (Calls without a floating input are
 # factories by themselves.)
 FACTORIES = frozenset(
@@ -107,12 +109,17 @@ def is_floating(tensor: Tensor) -> bool:
 def storage_of(tensor: Tensor) -> int | None:
     """Return what two tensors have in common only if they share memory; None where there is no telling."""
     try:
-        return int(lanes_of(tensor)[0].untyped_storage()._cdata)
+        storage = lanes_of(tensor)[0].untyped_storage()
+        # Two storage objects can hold the same memory; empty and meta tensors have none.
+        return int(storage.data_ptr() or storage._cdata)
     except (NotImplementedError, RuntimeError):
         # Sparse tensors and some subclasses have no storage.
         return None
 
 
-def version_of(tensor: Tensor) -> int:
-    """Return how often a tensor was changed in place; always 0 for tensors made in inference mode."""
-    return 0 if tensor.is_inference() else tensor._version
+def has_version(tensor: Tensor) -> bool:
+    """Return whether torch counts the in-place changes of a tensor together with those of its views.
+
+    It does not for tensors that inference mode made; a lane tensor's count is not that of its views.
+    """
+    return not isinstance(tensor, LaneTensor) and not tensor.is_inference()

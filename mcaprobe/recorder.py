@@ -21,6 +21,7 @@ from mcaprobe.errors import InputError
 
 Sink = Callable[[str, str, Tensor], None]
 OUTPUT = ":output"
+RESHAPES = frozenset(layer.__name__ for layer in calls.RESHAPES)
 
 
 class Recorded(dict[str, Tensor]):
@@ -100,7 +101,7 @@ class _Recorder:
         names: Every name that could have been recorded.
         unchanged: Names whose output is an input or a view of one.
         known: The first name of each recorded tensor still alive, with its version then.
-        writes: In-place calls on tensors without a version (inference mode), by storage.
+        writes: In-place calls on tensors without a version of their own, by storage.
     """
 
     globs: list[str]
@@ -143,7 +144,9 @@ class _Recorder:
         output = func(*args, **kwargs)
         if writes:
             target = kwargs.get("out", args[0] if args else kwargs.get("input"))
-            self.writes.update(calls.storage_of(t) for t in calls.tensors_in(target) if t.is_inference())
+            self.writes.update(
+                calls.storage_of(t) for t in calls.tensors_in(target) if not calls.has_version(t)
+            )
         if inside and not excluded and any(calls.is_floating(t) for t in tensors):
             operator = calls.operator_name(func)
             self.take(f"{self.frames[-1].path}:{operator}", operator, output, inputs)
@@ -151,7 +154,9 @@ class _Recorder:
 
     def version(self, tensor: Tensor) -> int:
         """Return a number that changes when the tensor is changed in place."""
-        return calls.version_of(tensor) + self.writes[calls.storage_of(tensor)]
+        if calls.has_version(tensor):
+            return tensor._version
+        return self.writes[calls.storage_of(tensor)]
 
     def take(self, name: str, operator: str, output: Any, inputs: dict[int | None, int]) -> None:
         """Record the new tensors in the output of one call; `inputs`: storages and versions before it."""
@@ -164,7 +169,7 @@ class _Recorder:
             if self.first_name(tensor) is not None:
                 self.emit(numbered + suffix, operator, tensor)
             elif calls.is_floating(tensor) or suffix == ".indices":
-                if self.is_new(tensor, inputs):
+                if operator not in RESHAPES and self.is_new(tensor, inputs):
                     self.emit(numbered + suffix, operator, tensor)
                 else:
                     self.unchanged[numbered + suffix] = None

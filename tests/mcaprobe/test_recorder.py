@@ -436,7 +436,7 @@ def test_a_perturbed_lockstep_run_is_recorded_under_the_same_names(mode):
     torch.manual_seed(0)
     model = UNet()
     model.classifier = nn.Sequential(
-        model.classifier, nn.ReLU(inplace=True), nn.Dropout(), nn.Identity()
+        model.classifier, nn.ReLU(inplace=True), nn.Dropout(), nn.Flatten()
     ).eval()
     with record(model) as plain, mode():
         model(image())
