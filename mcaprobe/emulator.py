@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_flatten, tree_map
 
 from mcaprobe.errors import InputError
 from mcaprobe.lanes import LaneTensor, LockstepError, is_perturbed, join_lanes, lane_count, pick_lane
 from mcaprobe.noise import elementwise, normalization, products, reductions, resampling
-from mcaprobe.noise.exact import is_exact
+from mcaprobe.noise.exact import accumulates, is_exact, narrows
 from mcaprobe.noise.site import Site
 from mcaprobe.rounding import MANTISSA, Arithmetic
 from mcaprobe.streams import Stream
@@ -58,7 +58,10 @@ class Perturbation(TorchDispatchMode):
 
     def spread(self, x: Tensor) -> Tensor:
         """Return the input as every lane sees it; a block of one lane works on plain tensors."""
-        return x if len(self.samples) == 1 else LaneTensor([x.clone() for _ in self.samples])
+        if len(self.samples) == 1 or isinstance(x, LaneTensor):
+            return x
+        with _disable_current_modes():
+            return LaneTensor([x.clone() for _ in self.samples])
 
     def close(self) -> None:
         """End the worker threads."""
@@ -67,13 +70,19 @@ class Perturbation(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self._check_lanes(args, kwargs)
         kind = self._kind(func, args, kwargs)
-        if kind != "decomposed":
+        if kind != "decomposed" and not (kind == "unmodelled" and _functional(func) and func._schema.is_mutable):
             self._note(func, kind)
         if kind == "exact":
             return self._exact(func, args, kwargs)
         if kind == "decomposed":
             return self._decompose(func, args, kwargs)
+        if kind == "promoted":
+            return self._promote(func, args, kwargs)
+        if func is aten.copy_.default:
+            with self:
+                return args[0].copy_(args[1].to(args[0].dtype))
         if _functional(func) is not None and func._schema.is_mutable:
             return self._mutate(func, args, kwargs)
         if kind == "unmodelled":
@@ -81,13 +90,22 @@ class Perturbation(TorchDispatchMode):
         return self._perturb(RULES.get(func.overloadpacket) or _round_output(func), func, args, kwargs)
 
     def _kind(self, func: Any, args: Any, kwargs: Any) -> str:
-        if is_exact(func) or not _floating(args, kwargs):
-            return "exact"
         packet = func.overloadpacket
-        if packet in RULES or _functional(func) in RULES:
+        if narrows(func, args, kwargs):
             return "modelled"
-        composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-        if (composite or func in decomposition_table) and func not in self._decomposing:
+        if func.overloadpacket in (aten.abs, aten.sgn) and args[0].is_complex():
+            return "unmodelled"
+        if is_exact(func) and not accumulates(func, args, kwargs):
+            return "exact"
+        # Composite operators come in more forms than the rule of the same name takes.
+        if _composite(func):
+            if func not in self._decomposing:
+                return "decomposed"
+        elif packet in RULES or _functional(func) in RULES:
+            return "modelled" if _floating(args, kwargs) else "exact" if func._schema.is_mutable else "promoted"
+        if not _floating(args, kwargs):
+            return "exact"
+        if func in decomposition_table and func not in self._decomposing:
             return "decomposed"
         return "unmodelled"
 
@@ -96,9 +114,9 @@ class Perturbation(TorchDispatchMode):
         perturbed = is_perturbed(args, kwargs)
         if lanes is None:
             result = func(*args, **kwargs)
-            if len(self.samples) > 1 and _creates(func):
+            if len(self.samples) > 1 and _creates(func, args):
                 # A fresh buffer may be written to by every lane later on.
-                return tree_map(lambda t: LaneTensor([t.clone() for _ in self.samples]), result)
+                return tree_map(lambda t: LaneTensor([t.clone() for _ in self.samples], perturbed), result)
             return _mark(result, perturbed)
         if func._schema.is_mutable:
             return self._write(func, args, kwargs, lanes)
@@ -110,6 +128,10 @@ class Perturbation(TorchDispatchMode):
         if not isinstance(target, LaneTensor):
             raise LockstepError(f"{func._schema.name} writes perturbed values into a tensor made outside the run.")
         self._each_alike(func, args, kwargs, lanes)
+        # (copy.deepcopy may: it sets an empty tensor to the storage that it fills, and drops that tensor.)
+        if target.lanes[0].shape != target.shape and (_out(func) or func is aten.resize_.default):
+            raise LockstepError(f"Expected an out= of shape {tuple(target.lanes[0].shape)} for {func._schema.name}, got "
+                                f"{tuple(target.shape)}.")
         target.perturbed = target.perturbed or is_perturbed(args, kwargs)
         return target
 
@@ -119,15 +141,29 @@ class Perturbation(TorchDispatchMode):
         rest = {k: v for k, v in kwargs.items() if v is not target}
         with self:
             value = _functional(func)(*args, **rest)
+            if target.shape != value.shape and _out(func):
+                target.resize_(value.shape)  # as torch does with an empty out=
             target.copy_(value)
         return target
+
+    def _promote(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operator of integers; where it yields floats, such as 1 / 3, of the same numbers as floats."""
+        probe = func(*pick_lane(args, 0), **pick_lane(kwargs, 0))
+        if not _floating(probe):
+            self._note(func, "exact")
+            return self._exact(func, args, kwargs)
+        with self:
+            floats = tree_map(lambda t: t.to(probe.dtype) if isinstance(t, Tensor) else t, args)
+            return func(*floats, **kwargs)
 
     def _decompose(self, func: Any, args: Any, kwargs: Any) -> Any:
         self._decomposing.append(func)  # a decomposition that ends in the operator itself is none
         try:
             with self:
-                result = func.decompose(*args, **kwargs)
-                if result is NotImplemented:
+                if _composite(func):
+                    # torch's own kernel: func.decompose() would prefer Python formulas, other than those of the CPU.
+                    result = func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+                else:
                     self._note(func, "decomposed")
                     result = decomposition_table[func](*args, **kwargs)
         finally:
@@ -135,11 +171,14 @@ class Perturbation(TorchDispatchMode):
         return result
 
     def _perturb(self, rule: Callable[..., Any], func: Any, args: Any, kwargs: Any) -> Any:
+        _check_dtypes(func, args, kwargs)
+        if len(self.samples) > 1:
+            _check_statistics(func, args)
         call = self._calls
         self._calls += 1
         varies = is_perturbed(args, kwargs)
-        _check_dtypes(func, args, kwargs)
-        device = next(t.device for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor))
+        devices = [t.device for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
+        device = next((d for d in devices if d.type != "cpu"), devices[0])
 
         def one(lane: int) -> Any:
             a, k = pick_lane(args, lane), pick_lane(kwargs, lane)
@@ -156,7 +195,7 @@ class Perturbation(TorchDispatchMode):
     def _each(self, function: Callable[[int], Any], lanes: int) -> list[Any]:
         if self._pool is None:
             return [function(i) for i in range(lanes)]
-        return list(self._pool.map(_without_grad(function), range(lanes)))
+        return list(self._pool.map(_below_autograd(function), range(lanes)))
 
     def _each_alike(self, func: Any, args: Any, kwargs: Any, lanes: int) -> list[Any]:
         """Run the stock operator in every lane; one that draws random numbers draws the same ones in each."""
@@ -165,15 +204,24 @@ class Perturbation(TorchDispatchMode):
 
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return self._each(one, lanes)
-        state = torch.get_rng_state()
+        generator = _generator(args, kwargs)
+        state = generator.get_state()
         results = []
         for lane in range(lanes):
-            torch.set_rng_state(state)
+            generator.set_state(state)
             results.append(one(lane))
         return results
 
+    def _check_lanes(self, args: Any, kwargs: Any) -> None:
+        for leaf in tree_flatten((args, kwargs))[0]:
+            if isinstance(leaf, LaneTensor) and len(leaf.lanes) != len(self.samples):
+                raise LockstepError(f"Expected tensors of the {len(self.samples)} lanes of this block, got a tensor of "
+                                    f"{len(leaf.lanes)} lanes.")
+
     def _note(self, func: Any, kind: str) -> None:
         """An operator that is exact on integers and modelled on floats counts as modelled."""
+        if kind == "promoted":
+            return
         name = func._schema.name.split("::")[1]
         self.operators[name] = max(self.operators.get(name, "exact"), kind, key=_KINDS.index)
 
@@ -198,7 +246,7 @@ def perturb(mode: str = "random", seed: int = 0, *, sample: int = 0, precision: 
         sample: Number of the sample, 0 or more; each has its own stream.
         precision: Virtual precision in bits, for `rr`, `pb` and `full`.
     Raises:
-        InputError: unknown mode, or a precision that does not fit the mode.
+        InputError: unknown mode, a precision that does not fit the mode, or a block inside another one.
     """
     with lockstep([sample], reference=False, mode=mode, seed=seed, precision=precision) as block:
         yield block
@@ -214,6 +262,10 @@ def lockstep(samples: Sequence[int], reference: bool = True, mode: str = "random
         reference: Whether lane 0 is the unperturbed run.
         threads: Lanes computed at the same time. Each kernel runs on one thread, so that no bit depends on it.
     """
+    if any(isinstance(mode, Perturbation) for mode in _get_current_dispatch_mode_stack()):
+        raise InputError("Expected no perturb() or lockstep() around another one: its arithmetic is perturbed already.")
+    if not samples and not reference:
+        raise InputError("Expected at least one sample or the reference, got none.")
     if seed < 0 or any(s < 0 for s in samples):
         raise InputError(f"Expected a seed and sample numbers of 0 or more, got seed {seed}, samples {list(samples)}.")
     block = Perturbation([None, *samples] if reference else list(samples), Arithmetic(mode, precision), seed, threads)
@@ -237,11 +289,23 @@ def _stock_state() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
+def _composite(func: Any) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+
+
 def _floating(*trees: Any) -> bool:
-    return any(isinstance(x, Tensor) and x.is_floating_point() for x in tree_flatten(trees)[0])
+    return any(isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) for x in tree_flatten(trees)[0])
 
 
-def _creates(func: Any) -> bool:
+_COPIES = {"clone", "lift_fresh", "_to_copy", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like",
+           "randn_like", "randint_like", "new_empty", "new_zeros", "new_ones", "new_full"}  # fmt: skip
+
+
+def _creates(func: Any, args: Any) -> bool:
+    """Whether a tensor is made that no one else holds. copy.deepcopy points an empty scalar to storage of its own."""
+    name = func._schema.name.split("::")[1]
+    if name in _COPIES:
+        return not (name == "new_empty" and len(args) > 1 and not len(args[1]))
     return not func.is_view and not func._schema.is_mutable and not any(
         isinstance(a.type, torch.TensorType) for a in func._schema.arguments
     )
@@ -252,7 +316,21 @@ def _functional(func: Any) -> Any:
     name = func._schema.name.split("::")[1]
     if name.endswith("_") and not name.endswith("__"):
         return getattr(aten, name[:-1], None)
-    return func.overloadpacket if any(a.is_out for a in func._schema.arguments) else None
+    return func.overloadpacket if _out(func) else None
+
+
+def _out(func: Any) -> bool:
+    return any(a.is_out for a in func._schema.arguments)
+
+
+def _generator(args: Any, kwargs: Any) -> torch.Generator:
+    """Return the generator that a random operator draws from."""
+    leaves = tree_flatten((args, kwargs))[0]
+    given = next((x for x in leaves if isinstance(x, torch.Generator)), None)
+    device = next((x.device for x in leaves if isinstance(x, Tensor)), torch.device("cpu"))
+    if given is not None or device.type != "cuda":
+        return given or torch.default_generator
+    return torch.cuda.default_generators[device.index or 0]
 
 
 def _target(func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -265,7 +343,7 @@ def _target(func: Any, args: Any, kwargs: Any) -> Tensor:
 def _mark(result: Any, perturbed: bool) -> Any:
     if perturbed:
         for leaf in tree_flatten(result)[0]:
-            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            if isinstance(leaf, Tensor):
                 leaf.perturbed = True  # type: ignore[attr-defined]
     return result
 
@@ -273,10 +351,9 @@ def _mark(result: Any, perturbed: bool) -> Any:
 def _check_dtypes(func: Any, args: Any, kwargs: Any) -> None:
     for leaf in tree_flatten((args, kwargs))[0]:
         if isinstance(leaf, Tensor) and (leaf.is_complex() or leaf.is_floating_point() and leaf.dtype not in MANTISSA):
-            raise InputError(
-                f"Expected float32 or float64 tensors inside perturb(), got {str(leaf.dtype)[6:]} in "
-                f"{func._schema.name}; study low precision with mode rr and a virtual precision instead."
-            )
+            hint = "" if leaf.is_complex() else "; study low precision with mode rr and a virtual precision instead"
+            raise InputError(f"Expected float32 or float64 tensors inside perturb(), got {str(leaf.dtype)[6:]} in "
+                             f"{func._schema.name}{hint}.")
 
 
 def _in_stock_format(result: Any, args: Any) -> Any:
@@ -304,9 +381,18 @@ def _round_output(func: Any) -> Callable[..., Any]:
     return rule
 
 
-def _without_grad(function: Callable[[int], Any]) -> Callable[[int], Any]:
+def _check_statistics(func: Any, args: Any) -> None:
+    if func is aten.native_batch_norm.default and args[3] is not None and args[5]:
+        raise LockstepError("Batch norm in training mode updates its running statistics, which all samples share: "
+                            "call model.eval(), or run one sample at a time.")
+
+
+def _below_autograd(function: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Run in another thread as a dispatch mode does: without autograd, and in inference mode where the caller is."""
+    inference = torch.is_inference_mode_enabled()
+
     def run(lane: int) -> Any:
-        with torch.no_grad():
+        with torch.no_grad(), torch.inference_mode(inference):
             return function(lane)
 
     return run

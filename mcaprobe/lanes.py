@@ -26,6 +26,8 @@ class LaneTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, lanes: Sequence[Tensor], perturbed: bool = False) -> "LaneTensor":
         first = lanes[0]
+        if isinstance(first, LaneTensor):
+            raise LockstepError("Expected plain tensors as lanes, got tensors of several lanes.")
         tensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             first.shape,
@@ -45,6 +47,13 @@ class LaneTensor(torch.Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Outside a lock-step block: the stock operator, lane by lane."""
         return map_lanes(lambda lane, a, k: func(*a, **k), args, kwargs or {})
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """Refuse: a numpy array would be of one lane."""
+        raise LockstepError("The model leaves torch for numpy or Python lists, where samples cannot be kept together: "
+                            "run one sample at a time.")
+
+    tolist = __array__ = numpy
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"LaneTensor({len(self.lanes)} lanes of shape {tuple(self.shape)}, {self.dtype})"

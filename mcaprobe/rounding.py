@@ -149,15 +149,27 @@ def _step(value: Tensor, steps: Tensor) -> Tensor:
 
 
 def _add_noise(value: Tensor, residual: Tensor, bits: int, stream: Stream) -> Tensor:
-    """Return value + residual + 2^(e - bits) xi, rounded to nearest; unchanged where it is exact in `bits` bits."""
-    noise, scale = _monte_carlo_noise(value.double(), bits, stream)
-    lattice = value.double() / scale
-    exact = (residual == 0) & (lattice == lattice.round()) | (value == 0) & (residual == 0) | ~value.isfinite()
+    """Return value + residual + 2^(e - bits) xi, rounded to nearest; unchanged where it is exact in `bits` bits.
+
+    e is the exponent of the exact result: just below a power of two, or where the result underflows to zero, it is
+    smaller than that of `value`.
+    """
+    wide = value.double()
+    noise, scale = _monte_carlo_noise(_inside(wide, residual.double()), bits, stream)
+    lattice = wide / scale
+    exact = (residual == 0) & ((lattice == lattice.round()) | (value == 0)) | ~value.isfinite()
     if value.dtype == torch.float64:
         noisy = value + (residual + noise)
     else:
         noisy = ((value.double() + residual) + noise).to(value.dtype)
     return torch.where(exact, value, noisy)
+
+
+def _inside(wide: Tensor, residual: Tensor) -> Tensor:
+    """Return a number with the exponent of wide + residual, which double itself may round up to a power of two."""
+    total = wide + residual
+    nearer_zero = (residual != 0) & (torch.signbit(residual) != torch.signbit(wide)) & (total == wide)
+    return torch.where(nearer_zero, torch.nextafter(wide, torch.zeros_like(wide)), total)
 
 
 def _monte_carlo_noise(wide: Tensor, bits: int, stream: Stream) -> tuple[Tensor, Tensor]:
@@ -181,15 +193,16 @@ def two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return total, (a - (total - part)) + (b - part)
 
 
+def split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return float64 numbers as sums of two numbers of at most 26 bits each (Dekker 1971)."""
+    high = x * 134217729.0
+    high = high - (high - x)
+    return high, x - high
+
+
 def two_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rounded product of float64 tensors and its exact error (Dekker 1971)."""
     product = a * b
-
-    def split(x: Tensor) -> tuple[Tensor, Tensor]:
-        high = x * 134217729.0
-        high = high - (high - x)
-        return high, x - high
-
     (ah, al), (bh, bl) = split(a), split(b)
     return product, ((ah * bh - product) + ah * bl + al * bh) + al * bl
 

@@ -23,10 +23,10 @@ nonzero_static one_hot ones ones_like permute pin_memory pixel_shuffle pixel_uns
 randint_like randn randn_like randperm reflection_pad1d reflection_pad2d reflection_pad3d relu relu6 repeat
 repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape resize_ roll rot90 round scalar_tensor
 scatter searchsorted select select_scatter set_ sgn sign signbit slice slice_scatter sort split split_with_sizes squeeze
-stack stride sym_numel sym_size sym_storage_offset sym_stride t take tensor_split threshold tile to topk trace_backward
+stack stride sym_numel sym_size sym_storage_offset sym_stride t take tensor_split threshold tile topk trace_backward
 transpose tril triu trunc unbind unfold unfold_copy unique_consecutive _unique2 unsafe_chunk unsafe_split
 unsafe_split_with_sizes unsqueeze upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
-_upsample_nearest_exact2d _upsample_nearest_exact3d vander view view_as view_as_complex view_as_real where zero zero_
+_upsample_nearest_exact2d _upsample_nearest_exact3d view view_as view_as_complex view_as_real where zero zero_
 zeros zeros_like _assert_async _local_scalar_dense _reshape_alias _to_copy _unsafe_index _unsafe_index_put _unsafe_view
 normal normal_ uniform uniform_ random random_ bernoulli_ exponential_ native_dropout _has_compatible_shallow_copy_type
 hardshrink softshrink_backward nan_to_num col2im_backward frexp ldexp nextafter logical_not_ bitwise_left_shift
@@ -34,13 +34,36 @@ bitwise_right_shift count_nonzero __and__ __or__ __xor__ __lshift__ __rshift__ f
 """
 
 NAMES = frozenset(_NAMES.split())
+# scatter(reduce="add"), round(decimals=2)
+_INEXACT_OVERLOADS = frozenset(("reduce", "reduce_out", "value_reduce", "value_reduce_out", "decimals", "decimals_out"))
 
 
 def is_exact(function: Any) -> bool:
     """Return whether this aten overload never rounds: by its name, or because it yields a view or no float."""
     name = function._schema.name.split("::")[1]
+    if function._overloadname in _INEXACT_OVERLOADS:
+        return False
     if name in NAMES or name.rstrip("_") in NAMES and name.endswith("_") and not name.startswith("__"):
         return True
     if name == "ldexp" or torch.Tag.inplace_view in function.tags:
         return True
     return bool(function.is_view)
+
+
+def accumulates(function: Any, arguments: Any, options: Any) -> bool:
+    """Return whether this call adds to what it writes: index_put with accumulate."""
+    names = [a.name for a in function._schema.arguments]
+    if "accumulate" not in names:
+        return False
+    place = names.index("accumulate")
+    return bool(arguments[place] if place < len(arguments) else options.get("accumulate", False))
+
+
+def narrows(function: Any, arguments: Any, options: Any) -> bool:
+    """Return whether this call copies float64 numbers to float32, which rounds them."""
+    name = function._schema.name
+    if name == "aten::_to_copy":
+        return arguments[0].dtype == torch.float64 and options.get("dtype") == torch.float32
+    if name == "aten::copy_":
+        return arguments[0].dtype == torch.float32 and arguments[1].dtype == torch.float64
+    return False

@@ -1,5 +1,6 @@
 """Batch norm, group and layer norm, softmax: the roundings of torch's own formulas, step by step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,12 +18,12 @@ def batch_norm(site: Site, x: Tensor, weight: Tensor | None, bias: Tensor | None
                ) -> tuple[Tensor, Tensor, Tensor]:
     """aten.native_batch_norm: alpha and beta for each channel, then one fused multiply-add.
 
-    With batch statistics (instance norm calls it so) these are computed first; running statistics are updated by the
-    stock operator.
+    With batch statistics (instance norm calls it so) these are computed first, in double for float32; running
+    statistics are updated by the stock operator.
     """
     if training or running_mean is None or running_var is None:
         dims = [0, *range(2, x.dim())]
-        centre, inverse = (t.reshape(-1) for t in _moments(site, x, dims, epsilon))
+        centre, inverse = (t.reshape(-1) for t in _batch_statistics(site, x, dims, epsilon))
         if running_mean is not None:
             aten.native_batch_norm(x, weight, bias, running_mean, running_var, training, momentum, epsilon)
     else:
@@ -55,7 +56,7 @@ def log_softmax(site: Site, x: Tensor, dim: int, half_to_float: bool = False) ->
 
 def _softmax_sum(site: Site, e: Tensor, dim: int) -> Tensor:
     """Along the last dimension one vector of partial sums, added up pairwise; along another, one after the other."""
-    last = dim % e.dim() == e.dim() - 1
+    last = dim in (-1, e.dim() - 1)
     return sum_(site, e, dim, True, order=Order(fused=False, vector=8, tree=True) if last else Order(fused=False))
 
 
@@ -80,6 +81,13 @@ def group_norm(site: Site, x: Tensor, weight: Tensor | None, bias: Tensor | None
     return y, centre.view(n, group), inverse.view(n, group)
 
 
+def _batch_statistics(site: Site, x: Tensor, dims: list[int], epsilon: float) -> tuple[Tensor, Tensor]:
+    if x.dtype != torch.float32:
+        return _moments(site, x, dims, epsilon)
+    variance, centre = torch.var_mean(site.operand(x), dims, correction=0)
+    return site.round(centre, x.dtype), site.round((variance + epsilon).rsqrt(), x.dtype)
+
+
 def _moments(site: Site, x: Tensor, dims: list[int], epsilon: float) -> tuple[Tensor, Tensor]:
     centre = mean(site, x, dims, True)
     difference = site.subtract(x, centre)
@@ -95,7 +103,7 @@ def _scale(site: Site, y: Tensor, weight: Tensor | None, bias: Tensor | None) ->
     return y if bias is None else site.add(y, bias)
 
 
-RULES = {
+RULES: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm: batch_norm,
     aten._native_batch_norm_legit_no_training: batch_norm_inference,
     aten._softmax: softmax,

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from mcaprobe.noise.accumulation import Order, SequentialSquares, operand_variance, ordered_squares, rounding_std
+from mcaprobe.noise.exactness import exact_sums
 from mcaprobe.noise.site import Site
+from mcaprobe.rounding import split
 
 aten = torch.ops.aten
 Bilinear = Callable[[Tensor, Tensor], Tensor]
@@ -63,21 +65,27 @@ def sum_of_products(
     summed = path.without_last() if order is None else path.summed
     inbound = operand_variance(site.arithmetic, total.dtype, factors=2)
     deviation = (rounding_std(summed, site.arithmetic, site.perturbed, total.dtype).square() + inbound * energy).sqrt()
-    deviation = torch.where(terms > 0, deviation, 0.0) / (sx * sw)
+    exact = exact_sums(site.arithmetic, (x, weight), lambda: bilinear(x.abs(), weight.abs()), start)
+    deviation = torch.where((terms > 0) if exact is None else (terms > 0) & ~exact, deviation, 0.0) / (sx * sw)
     y = site.noisy(total if start is None else total + start, deviation)
     return _single_products(site, bilinear, x, weight, start, terms, y)
 
 
 def _single_products(site: Site, bilinear: Bilinear, x: Tensor, weight: Tensor, start: Tensor | None,
                      terms: Tensor, y: Tensor) -> Tensor:
-    """Sums of one product have one rounding, the last: it is taken from the product in float64."""
+    """Sums of one product have one rounding, the last: it is taken from the product in twice the precision."""
     single = (terms == 1).expand(y.shape)
-    if not bool(single.any()) or y.dtype == torch.float64:
+    if site.arithmetic.inbound or not bool(single.any()):
         return y
-    exact = bilinear(x.double(), weight.double())
-    if start is not None:
-        exact = exact + start.double()
-    return torch.where(single, site.round(exact, y.dtype), y)
+    if y.dtype == torch.float32:
+        exact = bilinear(x.double(), weight.double())
+        if start is None:
+            return torch.where(single, site.round(exact, y.dtype), y)
+        return torch.where(single, site.add_wide(exact, start.double(), y.dtype), y)
+    (xh, xl), (wh, wl) = split(x), split(weight)
+    value = bilinear(x, weight)
+    low = ((bilinear(xh, wh) - value) + bilinear(xh, wl) + bilinear(xl, wh)) + bilinear(xl, wl)
+    return torch.where(single, site.add_wide(value, 0.0 if start is None else start, y.dtype, low), y)
 
 
 def _scale(x: Tensor) -> float:
@@ -222,7 +230,12 @@ def _scaled_sum(site: Site, c: Tensor, product: Tensor, beta: float, alpha: floa
     return site.add(product, c if beta == 1 else site.multiply(c, float(beta)))
 
 
+def _traced_convolution(site: Site, *call: Any) -> Tensor:
+    """aten._convolution, which traced models call: the same and four flags."""
+    return convolution(site, *call[:9])
+
+
 RULES: dict[Any, Callable[..., Any]] = {
-    aten.convolution: convolution, aten.mm: mm, aten.bmm: bmm, aten.mv: mv, aten.dot: dot, aten.vdot: dot,
+    aten.convolution: convolution, aten._convolution: _traced_convolution, aten.mm: mm, aten.bmm: bmm, aten.mv: mv, aten.dot: dot, aten.vdot: dot,
     aten.addmm: addmm, aten.addmv: addmv, aten.baddbmm: baddbmm,
 }  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mcaprobe.noise.accumulation import Order, operand_variance, ordered_squares, rounding_std
+from mcaprobe.noise.exactness import exact_sums
 from mcaprobe.noise.site import Site
 
 aten = torch.ops.aten
@@ -25,18 +26,41 @@ def sum_(site: Site, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype
     if not x.is_floating_point():
         return aten.sum.dim_IntList(x, dim, keepdim)
     dims = _dims(x, dim)
-    if not dims:
-        return x.clone()
     count = prod(x.shape[d] for d in dims)
+    if count < 2:
+        return aten.sum.dim_IntList(x, dims, keepdim)
     order = order or (INNER if x.dim() - 1 in dims and x.is_contiguous() else OUTER)
-    total = aten.sum.dim_IntList(x, dims, keepdim)
     wide = x.double()
-    squares, terms = wide.square().sum(dims, keepdim), (x != 0).sum(dims, keepdim).double()
-    spread = ordered_squares(wide.sum(dims, keepdim), squares, terms, order, count)
-    std = rounding_std(spread, site.arithmetic, site.perturbed, x.dtype)
-    inbound = operand_variance(site.arithmetic, x.dtype, factors=1)
-    std = torch.where(terms > 1, (std.square() + inbound * squares).sqrt(), 0.0)
-    return site.noisy(total, std)
+
+    def total(t: Tensor) -> Tensor:
+        return aten.sum.dim_IntList(t, dims, keepdim)
+
+    value = total(wide)
+    terms, squares = total((x != 0).double()), total(wide.square())
+    return noisy_sum(site, x, value, terms, squares, ordered_squares(value, squares, terms, order, count),
+                     lambda: total(wide.abs()))
+
+
+def noisy_sum(site: Site, x: Tensor, value: Tensor, terms: Tensor, squares: Tensor, spread: Tensor,
+              bound: Callable[[], Tensor]) -> Tensor:
+    """Return the perturbed sums of elements of x.
+
+    Args:
+        value: The sums in float64, centre of the noise: the exact result is known to the last rounding.
+        terms, squares: Number and sum of squares of the terms that are not 0.
+        spread: Summed mean squares of the partial sums, without the last.
+        bound: Gives the sums of absolute values.
+    """
+    exact = terms < 2
+    if not bool(exact.all()):
+        proven = exact_sums(site.arithmetic, (x,), bound)
+        exact = exact if proven is None else exact | proven
+    std = torch.where(exact, 0.0, rounding_std(spread, site.arithmetic, site.perturbed, x.dtype))
+    std = (std.square() + operand_variance(site.arithmetic, x.dtype, factors=1) * squares).sqrt()
+    if x.dtype == torch.float32:
+        return site.noisy(value, std, x.dtype)
+    # Double sums have no wider format to take the last rounding from, which is the only one of two terms.
+    return torch.where(exact | (std > 0), site.noisy(value, std), site.unknown(value))
 
 
 def mean(site: Site, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -47,8 +71,14 @@ def mean(site: Site, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype
 
 def var_mean(site: Site, x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False
              ) -> tuple[Tensor, Tensor]:
-    """aten.var_mean: the mean, the squared differences, their sum, one division."""
+    """aten.var_mean: float32 is accumulated in double by torch's kernel and rounded once.
+
+    In double the mean, the squared differences, their sum, one division.
+    """
     dims = _dims(x, dim)
+    if x.dtype == torch.float32:
+        pair = torch.var_mean(site.operand(x), dims, correction=correction, keepdim=keepdim)
+        return site.round(pair[0], x.dtype), site.round(pair[1], x.dtype)
     centre = mean(site, x, dims, True)
     difference = site.subtract(x, centre)
     count = prod(x.shape[d] for d in dims) - (1 if correction is None else correction)
@@ -63,20 +93,43 @@ def var(site: Site, x: Tensor, dim: Any = None, **options: Any) -> Tensor:
 
 def std(site: Site, x: Tensor, dim: Any = None, **options: Any) -> Tensor:
     """aten.std."""
+    if x.dtype == torch.float32:
+        return site.round(torch.std(site.operand(x), _dims(x, dim), **options), x.dtype)
     return site.sqrt(var(site, x, dim, **options))
 
 
 def cumsum(site: Site, x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
-    """aten.cumsum: one addition after the other, so that the noise adds up too."""
+    """aten.cumsum: torch's kernel accumulates float32 in double and rounds each partial sum once.
+
+    In double one addition comes after the other, so that the noise adds up too.
+    """
     x = x if dtype is None else x.to(dtype)
-    if not x.is_floating_point():
+    if not x.is_floating_point() or x.dim() == 0:
         return x.cumsum(dim)
-    partial = x.double().cumsum(dim)
+    partial = site.operand(x).cumsum(dim)
+    if x.dtype == torch.float32:
+        return site.round(partial, x.dtype)
     step = rounding_std(partial.square(), site.arithmetic, site.perturbed, x.dtype)
-    # An addition to or of zero is exact; the last rounding of each element is carried out below.
+    # An addition to or of zero is exact.
     rounded = (x != 0) & ((x != 0).cumsum(dim) > 1)
+    proven = exact_sums(site.arithmetic, (x,), lambda: x.abs().cumsum(dim))
+    if proven is not None:
+        rounded &= ~proven
     noise = site.stream.normal(x.numel()).view(x.shape) * torch.where(rounded, step, 0.0)
-    return site.round(partial + (noise.cumsum(dim) - noise), x.dtype)
+    return partial + torch.nan_to_num(noise.cumsum(dim), 0.0, 0.0, 0.0)
+
+
+def cumprod(site: Site, x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """aten.cumprod: as cumsum."""
+    x = x if dtype is None else x.to(dtype)
+    if not x.is_floating_point() or x.dim() == 0:
+        return x.cumprod(dim)
+    if x.dtype == torch.float32:
+        return site.round(site.operand(x).cumprod(dim), x.dtype)
+    factors = list(x.unbind(dim))
+    for i in range(1, len(factors)):
+        factors[i] = site.multiply(factors[i - 1], factors[i])
+    return torch.stack(factors, dim) if factors else x.clone()
 
 
 def prod_(site: Site, x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
@@ -95,10 +148,10 @@ def prod_(site: Site, x: Tensor, dim: int | None = None, keepdim: bool = False, 
 def _dims(x: Tensor, dim: Any) -> list[int]:
     if dim is None or (isinstance(dim, (list, tuple)) and not dim):
         return list(range(x.dim()))
-    return [d % max(x.dim(), 1) for d in ([dim] if isinstance(dim, int) else dim)]
+    return [d % x.dim() for d in ([dim] if isinstance(dim, int) else dim)] if x.dim() else []
 
 
 RULES: dict[Any, Callable[..., Any]] = {
     aten.sum: sum_, aten.mean: mean, aten.var: var, aten.std: std, aten.var_mean: var_mean, aten.cumsum: cumsum,
-    aten.prod: prod_,
+    aten.cumprod: cumprod, aten.prod: prod_,
 }  # fmt: skip

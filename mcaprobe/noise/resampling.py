@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mcaprobe.noise.accumulation import Order, operand_variance, ordered_squares, rounding_std
+from mcaprobe.noise.accumulation import Order, ordered_squares
+from mcaprobe.noise.reductions import noisy_sum
 from mcaprobe.noise.site import Site
 
 aten = torch.ops.aten
@@ -15,29 +16,26 @@ aten = torch.ops.aten
 WINDOW = Order(fused=False)
 
 
-def _average_pool(pool: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _average_pool(pool: Callable[..., Tensor], dims: int) -> Callable[..., Tensor]:
     def rule(site: Site, x: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
              count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
         window = (kernel_size, stride or kernel_size, padding, ceil_mode)
-        size = kernel_size if isinstance(kernel_size, (list, tuple)) else [kernel_size] * 2
-        full_count = prod(size)
+        full_count = prod(kernel_size) if len(kernel_size) == dims else kernel_size[0] ** dims
 
         def total(t: Tensor) -> Tensor:
             return pool(t, *window, True, 1)
 
         wide = x.double()
-        terms, squares = total((x != 0).double()), total(wide.square())
-        std = rounding_std(ordered_squares(total(wide), squares, terms, WINDOW, full_count), site.arithmetic,
-                           site.perturbed, x.dtype)
-        inbound = operand_variance(site.arithmetic, x.dtype, factors=1)
-        std = torch.where(terms > 1, (std.square() + inbound * squares).sqrt(), 0.0)
-        summed = site.noisy(total(x), std)
+        value, terms, squares = total(wide), total((x != 0).double()), total(wide.square())
+        spread = ordered_squares(value, squares, terms, WINDOW, full_count)
+        summed = noisy_sum(site, x, value, terms, squares, spread, lambda: total(wide.abs()))
         if divisor_override is not None:
             return site.divide(summed, float(divisor_override))
-        divisor = pool(torch.ones_like(x[:1, :1]), *window, count_include_pad, 1 if not count_include_pad else None)
+        plane = torch.ones((1, *x.shape[-dims:]), dtype=x.dtype, device=x.device)
+        divisor = pool(plane, *window, True, 1)
         if count_include_pad:
             # The average of ones is the share of the window that lies inside: its inverse gives the divisor.
-            divisor = pool(torch.ones_like(x[:1, :1]), *window, True, 1) / divisor
+            divisor = (divisor / pool(plane, *window, True, None)).round()
         return site.divide(summed, divisor)
 
     return rule
@@ -88,8 +86,8 @@ def _take(x: Tensor, index: tuple[Tensor, ...]) -> Tensor:
 
 
 RULES: dict[Any, Callable[..., Any]] = {
-    aten.avg_pool2d: _average_pool(aten.avg_pool2d),
-    aten.avg_pool3d: _average_pool(aten.avg_pool3d),
+    aten.avg_pool2d: _average_pool(aten.avg_pool2d, 2),
+    aten.avg_pool3d: _average_pool(aten.avg_pool3d, 3),
     aten.upsample_linear1d: _linear(aten.upsample_linear1d, 1),
     aten.upsample_bilinear2d: _linear(aten.upsample_bilinear2d, 2),
     aten.upsample_trilinear3d: _linear(aten.upsample_trilinear3d, 3),

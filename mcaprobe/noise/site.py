@@ -6,7 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mcaprobe.rounding import Arithmetic, blockwise, perturb_operand, round_pair, round_wide, two_product, two_sum
+from mcaprobe.rounding import (
+    MANTISSA,
+    Arithmetic,
+    blockwise,
+    perturb_operand,
+    round_pair,
+    round_wide,
+    two_product,
+    two_sum,
+)
 from mcaprobe.streams import Stream
 
 Operand = Tensor | float
@@ -28,7 +37,7 @@ class Site:
         """Return one rounding of `function` evaluated in float64.
 
         For float64 operands no wider format is at hand: the result counts as inexact, its residual as uniform over
-        an ulp, unless operands and result are whole numbers (exp(0), log(1), tanh(0)).
+        an ulp, unless it is 0 or operands and result are whole numbers (exp(0), log(1), 3^2).
         """
         dtype = _dtype(operands)
 
@@ -56,7 +65,7 @@ class Site:
 
     def subtract(self, a: Operand, b: Operand) -> Tensor:
         """Return a - b, one rounding."""
-        return self.add(a, -b)
+        return self.add(a, -b.to(_dtype((a, b))) if isinstance(b, Tensor) else -b)
 
     def multiply(self, a: Operand, b: Operand) -> Tensor:
         """Return a b, one rounding."""
@@ -111,27 +120,43 @@ class Site:
         dtype = _dtype((a, b, c))
         return blockwise(block, dtype, *self._tensors((a, b, c), dtype))
 
-    def noisy(self, value: Tensor, std: Tensor) -> Tensor:
+    def noisy(self, value: Tensor, std: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return one rounding of value plus Gaussian noise of standard deviation `std`, where that is finite.
 
         Args:
-            value: float32 or float64, already rounded: with std 0 it is exact.
+            value: float32 or float64. Of the dtype of the result it is already rounded: with std 0 it is exact.
             std: Same shape or broadcastable, any precision.
+            dtype: Of the result; that of `value` by default.
         """
+        dtype = dtype or value.dtype
 
         def block(v: Tensor, s: Tensor) -> Tensor:
             noise = self.stream.normal(v.numel()).view(v.shape).double() * s
-            return self._pair(two_sum(v.double(), torch.nan_to_num(noise, 0.0, 0.0, 0.0)), value.dtype)
+            return self._pair(two_sum(v.double(), torch.nan_to_num(noise, 0.0, 0.0, 0.0)), dtype)
 
-        return blockwise(block, value.dtype, value, std)
+        return blockwise(block, dtype, value, std)
 
     def unknown(self, value: Tensor) -> Tensor:
-        """Return one rounding of an inexact result whose residual is not known: uniform over an ulp."""
+        """Return one rounding of an inexact result whose residual is not known: uniform over an ulp; 0 stays."""
         return blockwise(lambda v: self._round_unknown(v, None), value.dtype, value)
 
     def round(self, wide: Tensor, dtype: torch.dtype) -> Tensor:
         """Return one rounding of an exact float64 tensor to `dtype`."""
         return blockwise(lambda w: round_wide(w, dtype, self.arithmetic, self.stream), dtype, wide)
+
+    def add_wide(self, a: Tensor, b: Operand, dtype: torch.dtype, low: Tensor | None = None) -> Tensor:
+        """Return one rounding of a + b + low to `dtype`, for exact float64 operands of which `low` is small."""
+
+        def block(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+            total, error = two_sum(x, y)
+            return self._pair((total, error + z), dtype)
+
+        other = b if isinstance(b, Tensor) else torch.full_like(a, b)
+        return blockwise(block, dtype, a, other, torch.zeros_like(a) if low is None else low)
+
+    def operand(self, x: Tensor) -> Tensor:
+        """Return an operand in float64, with inbound noise where the mode has it."""
+        return self._widen(x, x.dtype)
 
     def _pair(self, pair: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor:
         total, low = pair
@@ -144,17 +169,20 @@ class Site:
 
     def _tensors(self, operands: tuple[Operand, ...], dtype: torch.dtype) -> list[Tensor]:
         """Return the operands as tensors; a double constant is narrowed by one rounding, for all elements together."""
-        return [
-            x if isinstance(x, Tensor)
-            else round_wide(torch.tensor([x], dtype=torch.float64, device=self.stream.device), dtype, self.arithmetic,
-                            self.stream)[0]
-            for x in operands
-        ]  # fmt: skip
+        return [x if isinstance(x, Tensor) else self._constant(x, dtype) for x in operands]
+
+    def _constant(self, x: float, dtype: torch.dtype) -> Tensor:
+        exact = torch.tensor(x, dtype=torch.float64, device=self.stream.device)
+        if bool(exact.to(dtype).double() == exact) or x != x:
+            return exact.to(dtype)  # no conversion, hence none that `up_down` or a virtual precision could perturb
+        return round_wide(exact[None], dtype, self.arithmetic, self.stream)[0]
 
     def _round_unknown(self, value: Tensor, whole: Tensor | None) -> Tensor:
         size = torch.nextafter(value.abs(), torch.full_like(value, torch.inf)) - value.abs()
         residual = (self.stream.uniform(value.numel()).view(value.shape).double() - 0.5) * size
-        known = ~value.isfinite() if whole is None else ~value.isfinite() | whole & (value == value.round())
+        known = ~value.isfinite() | (value == 0)
+        if whole is not None:
+            known |= whole & (value == value.round()) & (value.abs() < 2.0 ** MANTISSA[value.dtype])
         return round_pair(value, torch.where(known, 0.0, residual), self.arithmetic, self.stream)
 
 
