@@ -40,7 +40,7 @@ _HOME = {
     "record": "recorder",
     "run": "api",
 }
-__all__ = list(_HOME)  # noqa: PLE0605
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

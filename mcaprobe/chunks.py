@@ -5,11 +5,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from mcaprobe.collecting import AnyMoments, UnitReport
+from mcaprobe.folders import commit, new_folder, remove, seal
 from mcaprobe.metrics import Metric
 from mcaprobe.observer import Observer
 from mcaprobe.settings import Settings
-from mcaprobe.storage import commit, file_name, new_folder, remove, seal, write_tensors
-from mcaprobe.units import AnyMoments, UnitReport, run_unit
+from mcaprobe.storage import file_name, write_tensors
+from mcaprobe.units import run_unit
 
 
 class ChunkWriter:

@@ -47,9 +47,9 @@ def recompute(result: Result, estimator: Estimator, layers: str | Sequence[str] 
 def _one(result: Result, name: str, estimator: Estimator, found: Recomputed) -> None:
     layer = result[name]
     if layer.kept:
-        found.rows += summarize(layer.moments, estimator, layer.masks, layer=name, operator=layer.operator)
+        found.rows.extend(summarize(layer.moments, estimator, layer.masks, layer=name, operator=layer.operator))
         found.exact.append(name)
         return
     histogram = layer.histogram
-    found.rows += histogram.rows(estimator, layer=name, operator=layer.operator)
+    found.rows.extend(histogram.rows(estimator, layer=name, operator=layer.operator))
     (found.exact if histogram.is_index else found.binned).append(name)

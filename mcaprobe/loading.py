@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from mcaprobe.errors import InputError
+from mcaprobe.folders import file_hash
 from mcaprobe.images import Slice, SliceOptions, load_slice
-from mcaprobe.storage import file_hash
 from mcaprobe.volumes import existing
 
 SHORT_MODELS = {"demo": "analyses.models.demo:build_model"}
@@ -68,7 +68,9 @@ def import_object(spec: str, what: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises while it is imported
-        raise InputError(f"Cannot import the module {module_name} of the {what} {spec}: {type(error).__name__}: {error}.") from error
+        raise InputError(
+            f"Cannot import the module {module_name} of the {what} {spec}: {type(error).__name__}: {error}."
+        ) from error
     if not hasattr(module, name):
         names = [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]
         raise InputError(f"The module {module_name} has no {name}: {nearest(name, names)}.")
@@ -85,7 +87,7 @@ def tensor_hash(tensor: Tensor) -> str:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
     if flat.numel():
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -125,7 +127,9 @@ def _build(build: Callable[[], Any], spec: str) -> Any:
         raise InputError(f"Building the model {spec} raised {type(error).__name__}: {error}.") from error
 
 
-def load_input(x: Tensor | np.ndarray | str | Path, model: nn.Module, options: Mapping[str, Any], device: str = "cpu") -> Input:
+def load_input(
+    x: Tensor | np.ndarray | str | Path, model: nn.Module, options: Mapping[str, Any], device: str = "cpu"
+) -> Input:
     """Return the input tensor: a tensor as it is, a path through `images.load_slice`, `mni152` for nilearn's template.
 
     Args:
@@ -163,4 +167,6 @@ def _check(x: Input) -> None:
         raise InputError(f"Expected a floating-point input, got {x.name} of {x.tensor.dtype}.")
     for word, count in (("NaN", int(x.tensor.isnan().sum())), ("infinity", int(x.tensor.isinf().sum()))):
         if count:
-            raise InputError(f"The input {x.name} has {count} elements of {x.tensor.numel()} that are {word}: none is allowed.")
+            raise InputError(
+                f"The input {x.name} has {count} elements of {x.tensor.numel()} that are {word}: none is allowed."
+            )

@@ -31,7 +31,9 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.pread(descriptor, 4096, 0)
             os.close(descriptor)
-            raise InputError(f"Another process writes {folder} now ({_who(holder)}): wait for it, or choose another --out.") from error
+            raise InputError(
+                f"Another process writes {folder} now ({_who(holder)}): wait for it, or choose another --out."
+            ) from error
         if _is_at(descriptor, path):
             break
         os.close(descriptor)  # its holder removed the file between our open and our lock

@@ -50,7 +50,9 @@ def commit() -> str | None:
     """Return the git commit of this source tree, with `+changes` where files differ; None without git."""
     folder = Path(__file__).resolve().parent
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        )
         status = subprocess.run(
             ["git", "status", "--porcelain", "--untracked-files=no", "."],
             cwd=folder, capture_output=True, text=True, check=True, timeout=10,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from mcaprobe.errors import RunFailure
 from mcaprobe.loading import import_object
@@ -42,8 +43,10 @@ def evaluate(metrics: Sequence[Metric], output: Any) -> dict[str, float]:
     torch.set_num_threads(1)
     try:
         values: dict[str, float] = {}
-        for metric in metrics:
-            values.update(_numbers(metric, output))
+        with torch.no_grad():
+            output = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, output)
+            for metric in metrics:
+                values.update(_numbers(metric, output))
         return values
     finally:
         torch.set_num_threads(threads)
@@ -75,4 +78,3 @@ def moments_of(values: Mapping[str, float], blocks: Sequence[range]) -> Moments:
 def as_numbers(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Return metrics read from JSON, where NaN and infinities are strings, as floats."""
     return {name: {run: float(value) for run, value in values.items()} for name, values in metrics.items()}
-

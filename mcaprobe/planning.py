@@ -16,9 +16,9 @@ from mcaprobe.memory import LiveBytes, base_memory, default_memory
 from mcaprobe.settings import Settings, matches, show_bytes
 from mcaprobe.statistics import IndexMoments, Moments
 
-# Measured bytes for each element, on the CPU: of the largest layer while its bits, classes and histograms are computed
-# (beside its moments); of an operator's output while its noise is drawn and rounded; of a weight whose squares the noise
-# of a product needs. What malloc keeps on top of what is in use: a quarter.
+# Measured bytes for each element, on the CPU: of the largest layer while its bits, classes and histograms are
+# computed (beside its moments); of an operator's output while its noise is drawn and rounded; of a weight whose
+# squares the noise of a product needs. What malloc keeps on top of what is in use: a quarter.
 SCORES = 50
 WORKSPACE = 60
 WEIGHTS = 8

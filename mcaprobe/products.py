@@ -1,4 +1,4 @@
-"""What becomes of a layer's moments? Rows of the table, a map in image space, a histogram, and what was asked to be kept."""
+"""What becomes of a layer's moments? Rows, a map, a histogram, and what was asked to be kept."""
 
 import os
 import shutil
@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from mcaprobe.chunks import write_activation
+from mcaprobe.collecting import AnyMoments
+from mcaprobe.folders import remove
 from mcaprobe.geometry import LayerInfo
 from mcaprobe.images import Slice
-from mcaprobe.maps import layer_affine, layer_mask, save_layer
+from mcaprobe.maps import layer_mask
 from mcaprobe.metrics import PREFIX, moments_of
+from mcaprobe.place import ANATOMY, Place
 from mcaprobe.planning import Survey
-from mcaprobe.result import ANATOMY, COLUMNS, TABLE, Place, Result, row_record
+from mcaprobe.result import Result
 from mcaprobe.settings import Settings, matches
 from mcaprobe.statistics import Moments
-from mcaprobe.storage import file_name, remove, replacing, write_csv, write_tensors
+from mcaprobe.storage import file_name, replacing, write_csv, write_tensors
 from mcaprobe.stores import FolderStore, MemoryStore, Store
 from mcaprobe.summary import Histogram, Row, channel_map, summarize
-from mcaprobe.chunks import write_activation
-from mcaprobe.units import AnyMoments
+from mcaprobe.table import COLUMNS, TABLE, row_record
 
 if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
@@ -81,7 +84,9 @@ class Products:
         if matches(name, self.settings.keep_moments) or name.startswith(PREFIX):
             tensors.update(_prefixed("moments", moments.state()))
             tensors.update(_prefixed("mask", masks))
-        self.store.put(name, {key: value.cpu() for key, value in tensors.items()}, {"layer": name, "operator": operator})
+        self.store.put(
+            name, {key: value.cpu() for key, value in tensors.items()}, {"layer": name, "operator": operator}
+        )
 
     def activation(self, name: str, sample: int | None, tensor: Tensor) -> None:
         """Keep one activation of one run."""

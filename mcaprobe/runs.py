@@ -3,14 +3,14 @@
 import time
 from typing import TYPE_CHECKING, Any
 
+from mcaprobe.collecting import UnitReport
 from mcaprobe.errors import InputError, RunFailure
 from mcaprobe.lanes import LockstepError
 from mcaprobe.manifest import FORMAT, commit, machine, versions
-from mcaprobe.observer import Observer
 from mcaprobe.memory import peak_memory
+from mcaprobe.observer import Observer
 from mcaprobe.planning import Needs, Survey, look
 from mcaprobe.settings import expect_matches
-from mcaprobe.units import UnitReport
 
 if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
@@ -59,7 +59,9 @@ class Run:
     def absorb(self, report: UnitReport) -> None:
         """Add what a chunk tells; every chunk must have recorded the same layers."""
         if self.report.layers and self.report.layers != report.layers:
-            raise RunFailure("Two chunks recorded different layers: the model's code changed in between, or it is random.")
+            raise RunFailure(
+                "Two chunks recorded different layers: the model's code changed in between, or it is random."
+            )
         self.report.layers = report.layers
         self.report.aliases.update(report.aliases)
         self.report.operators.update(report.operators)

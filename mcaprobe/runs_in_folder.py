@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcaprobe.chunks import run_chunk
+from mcaprobe.collecting import AnyMoments, UnitReport
 from mcaprobe.errors import InputError, RunFailure
+from mcaprobe.folders import commit, disk_errors, new_folder, remove, sweep, verify
 from mcaprobe.lanes import LockstepError
 from mcaprobe.locks import LOCK
 from mcaprobe.manifest import FORMAT, MANIFEST, command, expect_same, now
@@ -18,20 +20,8 @@ from mcaprobe.products import PRODUCTS, Products
 from mcaprobe.result import Result, load
 from mcaprobe.runs import Run
 from mcaprobe.statistics import IndexMoments, Moments
-from mcaprobe.storage import (
-    DamagedFile,
-    commit,
-    disk_errors,
-    file_name,
-    new_folder,
-    read_json,
-    read_tensors,
-    remove,
-    sweep,
-    verify,
-    write_json,
-)
-from mcaprobe.units import AnyMoments, UnitReport, run_unit
+from mcaprobe.storage import DamagedFile, file_name, read_json, read_tensors, write_json
+from mcaprobe.units import run_unit
 
 if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
@@ -68,7 +58,9 @@ class InFolder(Run):
         if not (self.out / MANIFEST).exists():
             others = [path.name for path in self.out.iterdir() if path.name != LOCK]
             if others:
-                raise InputError(f"{self.out} is no run directory and not empty (it has {sorted(others)[0]}): choose another --out.")
+                raise InputError(
+                    f"{self.out} is no run directory and not empty (it has {sorted(others)[0]}): choose another --out."
+                )
             return None
         if overwrite:
             remove(self.out / MANIFEST)
@@ -177,7 +169,19 @@ class InFolder(Run):
             while count < min(needs.blocks, len(missing)) and missing[count] == first + count:
                 count += 1
             try:
-                self.absorb(run_chunk(self.settings, model, x, first, count, self.campaign.metrics, parent, self.observer, self.alone))
+                self.absorb(
+                    run_chunk(
+                        self.settings,
+                        model,
+                        x,
+                        first,
+                        count,
+                        self.campaign.metrics,
+                        parent,
+                        self.observer,
+                        self.alone,
+                    )
+                )
             except LockstepError as error:
                 self.go_alone(error)
                 needs = plan(self.settings, seen, self.out, len(missing), one_at_a_time=True)

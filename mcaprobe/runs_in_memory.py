@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from mcaprobe.collecting import AnyMoments, UnitReport
 from mcaprobe.lanes import LockstepError
 from mcaprobe.manifest import now
 from mcaprobe.planning import Survey, plan
 from mcaprobe.products import Products
 from mcaprobe.result import Result
 from mcaprobe.runs import Run
-from mcaprobe.units import AnyMoments, UnitReport, run_unit
+from mcaprobe.units import run_unit
 
 
 class InMemory(Run):
@@ -33,7 +34,11 @@ class InMemory(Run):
             self._merged(seen, products)
         products.metrics(self.report.metrics)
         manifest = self.manifest("complete", seen, needs, [])
-        manifest["times"] = {"started": began, "finished": now(), "seconds": time.perf_counter() - self.started}
+        manifest["times"] = {
+            "started": began,
+            "finished": now(),
+            "seconds": time.perf_counter() - self.started,
+        }
         return products.result(manifest)
 
     def _unit(self, blocks: range, collector: Any) -> UnitReport:

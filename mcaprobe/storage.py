@@ -6,15 +6,13 @@ chunk of samples is filled under a temporary name and renamed once. A killed pro
 """
 
 import csv
-import errno
 import hashlib
 import io
 import json
 import math
 import os
-import shutil
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mcaprobe.errors import RunFailure
-
 TEMPORARY = ".writing-"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
            torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
            torch.uint8: "U8", torch.bool: "BOOL"}  # fmt: skip
@@ -52,7 +47,8 @@ def layer_name(file: str) -> str:
     return unquote(file)
 
 
-def _fsync_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -75,7 +71,7 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         os.replace(temporary, path)
-        _fsync_folder(path.parent)
+        flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -151,7 +147,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     offset = 0
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + size]}
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + size],
+        }
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -161,7 +161,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         for tensor in tensors.values():
             if tensor.numel():
                 flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                yield memoryview(flat.numpy())
+                yield flat.numpy().data
 
     return _write(path, parts())
 
@@ -185,92 +185,3 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise DamagedFile(f"{path} is missing") from error
     except SafetensorError as error:
         raise DamagedFile(f"{path} is damaged ({error})") from error
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def seal(folder: Path, about: Mapping[str, Any]) -> None:
-    """Write `index.json` into a folder: `about`, and the size and SHA-256 of each file below it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "index.json")
-    listing = {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in files}
-    write_json(folder / "index.json", {**about, "files": listing})
-
-
-def verify(folder: Path) -> dict[str, Any]:
-    """Return the index of a sealed folder; raise DamagedFile where a file is missing, short or has other bytes."""
-    index = read_json(folder / "index.json")
-    if not isinstance(index, dict) or not isinstance(index.get("files"), dict):
-        raise DamagedFile(f"{folder / 'index.json'} lists no files")
-    for name, expected in index["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise DamagedFile(f"{path} is missing")
-        size = path.stat().st_size
-        if size != expected["bytes"]:
-            raise DamagedFile(f"{path} has {size} bytes instead of {expected['bytes']}")
-        if file_hash(path) != expected["sha256"]:
-            raise DamagedFile(f"{path} has other contents than were written")
-    return index
-
-
-def new_folder(parent: Path, name: str) -> Path:
-    """Make and return an empty folder under a temporary name that `commit` can rename to `parent / name`."""
-    folder = parent / f"{TEMPORARY}{os.getpid()}-{name}"
-    remove(folder)
-    folder.mkdir(parents=True)
-    return folder
-
-
-def commit(folder: Path, final: Path) -> None:
-    """Rename a filled folder or file into place, replacing what is there; the disk has it afterwards."""
-    if folder.is_dir():
-        _fsync_folder(folder)
-        if final.is_dir():
-            remove(final)
-    os.replace(folder, final)
-    _fsync_folder(final.parent)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder with what it holds; nothing happens when it does not exist.
-
-    A folder is renamed to a temporary name first, so that a process killed in the middle leaves no half of it.
-    """
-    if path.is_dir() and not path.is_symlink():
-        if not path.name.startswith(TEMPORARY):
-            doomed = path.with_name(f"{TEMPORARY}{os.getpid()}-removed-{path.name}")
-            os.replace(path, doomed)
-            path = doomed
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary names that a killed process left in `folder`."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if path.name.startswith(TEMPORARY):
-                remove(path)
-
-
-@contextmanager
-def disk_errors(folder: Path, advice: Callable[[], str]) -> Iterator[None]:
-    """Turn a full disk, an exceeded quota or a refused write below `folder` into a RunFailure of one sentence.
-
-    Args:
-        advice: Called for the second half of the sentence: what is kept and what to do.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise RunFailure(f"The disk of {folder} is full ({error.strerror}): {advice()}") from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
-            what = error.filename or folder
-            raise RunFailure(f"Cannot write {what} ({error.strerror}): {advice()}") from error
-        raise

@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mcaprobe.commands.parsing import ESTIMATOR_OPTIONS, EXIT_CODES, add_estimator, add_globs, add_output, stated
+from mcaprobe.commands.parsing import (
+    ESTIMATOR_OPTIONS,
+    EXIT_CODES,
+    add_estimator,
+    add_globs,
+    add_output,
+    stated,
+)
 
 ABOUT = """\
 Compute the significant bits of a finished run for another method, reference,
@@ -23,7 +30,12 @@ examples:
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("digits", help="recompute the digits of a run by another estimator", description=ABOUT, epilog=EXAMPLES + EXIT_CODES)
+    parser = commands.add_parser(
+        "digits",
+        help="recompute the digits of a run by another estimator",
+        description=ABOUT,
+        epilog=EXAMPLES + EXIT_CODES,
+    )
     parser.set_defaults(command=main)
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory of mcaprobe run")
     add_globs(parser, "--layers", "layers to list and to gate (default: all)")

@@ -21,10 +21,14 @@ examples:
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("heatmap", help="draw the maps of a run again", description=ABOUT, epilog=EXAMPLES + EXIT_CODES)
+    parser = commands.add_parser(
+        "heatmap", help="draw the maps of a run again", description=ABOUT, epilog=EXAMPLES + EXIT_CODES
+    )
     parser.set_defaults(command=main)
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory of mcaprobe run")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="picture: .png, .pdf or .svg (default: RUN/heatmap.png)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="picture: .png, .pdf or .svg (default: RUN/heatmap.png)"
+    )
     add_globs(parser, "--layers", "layers to draw (default: all with image axes)")
     group = parser.add_argument_group("output")
     group.add_argument("--quiet", action="store_true", help="print nothing but the path of the picture")
@@ -49,5 +53,11 @@ def main(args: argparse.Namespace) -> int:
         save_figure(figure, path)
     except OSError as error:
         raise RunFailure(f"Cannot write {path}: {error.strerror}.") from error
-    print(to_json({"picture": str(path), "exit_code": 0}) if args.json else path if args.quiet else f"The picture is {path}.")
+    print(
+        to_json({"picture": str(path), "exit_code": 0})
+        if args.json
+        else path
+        if args.quiet
+        else f"The picture is {path}."
+    )
     return 0

@@ -34,21 +34,39 @@ def add_globs(group: Any, name: str, help: str) -> None:
 def add_estimator(parser: argparse.ArgumentParser) -> None:
     """Add the options of the estimator of significant bits."""
     group = parser.add_argument_group("estimator of significant bits (Sohier et al. 2021)")
-    group.add_argument("--method", choices=["cnh", "general"], help="cnh: centred normality hypothesis (default); general: no assumption, from the extremes")
-    group.add_argument("--reference", choices=["ieee", "mean"], help="what samples are compared with: the unperturbed IEEE run (default) or their mean")
-    group.add_argument("--error", choices=["relative", "absolute"], help="Z = X / reference - 1 (default) or X - reference")
-    group.add_argument("--probability", type=float, metavar="P", help="the bits are significant with this probability (default .95)")
+    group.add_argument(
+        "--method",
+        choices=["cnh", "general"],
+        help="cnh: centred normality hypothesis (default); general: no assumption, from the extremes",
+    )
+    group.add_argument(
+        "--reference",
+        choices=["ieee", "mean"],
+        help="what samples are compared with: the unperturbed IEEE run (default) or their mean",
+    )
+    group.add_argument(
+        "--error", choices=["relative", "absolute"], help="Z = X / reference - 1 (default) or X - reference"
+    )
+    group.add_argument(
+        "--probability",
+        type=float,
+        metavar="P",
+        help="the bits are significant with this probability (default .95)",
+    )
     group.add_argument("--confidence", type=float, metavar="C", help="confidence of that statement (default .95)")
     group.add_argument("--convention", choices=["classes", "published"],
-                       help="classes: zero, exact and shifted elements have no bits (default); published: every element has bits, zeros count as noise")  # fmt: skip
+                       help="classes: zero, exact and shifted elements have no bits (default); "
+                       "published: every element has bits, zeros count as noise")  # fmt: skip
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add the gate and the form of the output."""
     group = parser.add_argument_group("gate and output")
     group.add_argument("--fail-below", type=float, metavar="BITS",
-                       help="exit with 1 when a listed layer or metric has fewer mean significant bits, in the brain where there is a mask, else everywhere; "
-                       "noise, NaN and inf count as 0 bits, elements that are zero, exact or shifted do not count")  # fmt: skip
+                       help="exit with 1 when a listed layer or metric has fewer mean significant bits, in the "
+                       "brain where there is a mask, else everywhere; "
+                       "noise, NaN and inf count as 0 bits, elements that are zero, exact or shifted do "
+                       "not count")  # fmt: skip
     group.add_argument("--quiet", action="store_true", help="print nothing but the path of the run")
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 

@@ -23,7 +23,8 @@ class Bar(Observer):
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
-            TextColumn("samples  layer [bold]{task.fields[layer]}[/bold]"), TimeRemainingColumn(), console=console, transient=True,
+            TextColumn("samples  layer [bold]{task.fields[layer]}[/bold]"), TimeRemainingColumn(),
+            console=console, transient=True,
         )  # fmt: skip
         self._console = console
         self._task = self._progress.add_task("waiting", total=None, layer="")

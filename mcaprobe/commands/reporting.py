@@ -32,7 +32,12 @@ def report(result: Result, rows: Sequence[Row], args: argparse.Namespace, notes:
 
 
 def summary(
-    result: Result, rows: Sequence[Row], fail_below: float | None, failures: Sequence[Failure], notes: Sequence[str], code: int
+    result: Result,
+    rows: Sequence[Row],
+    fail_below: float | None,
+    failures: Sequence[Failure],
+    notes: Sequence[str],
+    code: int,
 ) -> dict[str, Any]:
     """Return the JSON object of --json."""
     manifest, n, confidence = result.manifest, result.samples, result.estimator.confidence
@@ -60,7 +65,13 @@ def summary(
     }  # fmt: skip
 
 
-def _print(result: Result, rows: Sequence[Row], fail_below: float | None, failures: Sequence[Failure], notes: Sequence[str]) -> None:
+def _print(
+    result: Result,
+    rows: Sequence[Row],
+    fail_below: float | None,
+    failures: Sequence[Failure],
+    notes: Sequence[str],
+) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
@@ -68,7 +79,9 @@ def _print(result: Result, rows: Sequence[Row], fail_below: float | None, failur
     for line in sentences(result, notes):
         console.print(line, markup=False, soft_wrap=True)
     if fail_below is not None:
-        verdict = f"The gate of {fail_below:g} bits: " + (f"{len(failures)} layers are below." if failures else "passed.")
+        verdict = f"The gate of {fail_below:g} bits: " + (
+            f"{len(failures)} layers are below." if failures else "passed."
+        )
         console.print(verdict, markup=False, style="bold red" if failures else "bold green")
         for failure in failures:
             console.print(f"  {failure}", markup=False, soft_wrap=True)
@@ -112,7 +125,12 @@ def table_of(rows: Sequence[Row]) -> Table:
     for row in shown:
         again = row.layer == before
         before = row.layer
-        table.add_row("" if again else row.layer, "" if again else "x".join(map(str, row.shape)), row.region, *_cells(row))
+        table.add_row(
+            "" if again else row.layer,
+            "" if again else "x".join(map(str, row.shape)),
+            row.region,
+            *_cells(row),
+        )
     return table
 
 

@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mcaprobe.commands.parsing import ESTIMATOR_OPTIONS, EXIT_CODES, add_estimator, add_globs, add_output, size, stated
+from mcaprobe.commands.parsing import (
+    ESTIMATOR_OPTIONS,
+    EXIT_CODES,
+    add_estimator,
+    add_globs,
+    add_output,
+    size,
+    stated,
+)
 
 ABOUT = """\
 Run MODEL on INPUT once in IEEE arithmetic and n times with every inexact result
@@ -39,11 +47,26 @@ In file names : and / of a layer's name are written %3A and %2F.
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("run", help="run a campaign: a model, an input, n samples", description=ABOUT, epilog=EXAMPLES + EXIT_CODES)
+    parser = commands.add_parser(
+        "run",
+        help="run a campaign: a model, an input, n samples",
+        description=ABOUT,
+        epilog=EXAMPLES + EXIT_CODES,
+    )
     parser.set_defaults(command=main)
     parser.add_argument("model", metavar="MODEL", help="package.module:build_model, or demo")
-    parser.add_argument("input", metavar="INPUT", help="NIfTI or MGZ image, .npy, .safetensors or .pt tensor, or mni152 (nilearn's template)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="run directory; resumed when it holds the same run")
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        help="NIfTI or MGZ image, .npy, .safetensors or .pt tensor, or mni152 (nilearn's template)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="run directory; resumed when it holds the same run",
+    )
     parser.add_argument("--overwrite", action="store_true", help="remove the run that DIR holds and start again")
     _arithmetic(parser)
     _image(parser)
@@ -52,35 +75,75 @@ def add(commands: Any) -> None:
     add_globs(group, "--keep-moments", "layers whose elements keep their moments, for exact re-computation")
     add_globs(group, "--keep-samples", "layers whose activations are kept, sample by sample")
     group.add_argument("--metric", nargs="+", action="extend", default=[], metavar="MODULE:FUNCTION",
-                       help="function of the output that returns a number or a dict of numbers; it gets its digits")  # fmt: skip
+                       help="function of the output that returns a number or a dict of numbers; it gets "
+                       "its digits")  # fmt: skip
     add_estimator(parser)
     group = parser.add_argument_group("machine (changes no bit, apart from --block and --device)")
-    group.add_argument("--memory", metavar="SIZE", help="what the process may take, such as 4GiB (default: half of what is free); decides how many samples run at once")
+    group.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what the process may take, such as 4GiB (default: half of what is free); decides how many samples "
+        "run at once",
+    )
     group.add_argument("--threads", type=int, metavar="N", help="samples computed side by side (default: all cores)")
-    group.add_argument("--chunk", type=int, metavar="N", help="at most N samples at once, so that a killed run loses less")
-    group.add_argument("--block", type=int, metavar="N", help="samples accumulated one by one before blocks are merged (default 5)")
+    group.add_argument(
+        "--chunk", type=int, metavar="N", help="at most N samples at once, so that a killed run loses less"
+    )
+    group.add_argument(
+        "--block",
+        type=int,
+        metavar="N",
+        help="samples accumulated one by one before blocks are merged (default 5)",
+    )
     group.add_argument("--device", default="cpu", metavar="DEVICE", help="torch device (default cpu)")
     add_output(parser)
 
 
 def _arithmetic(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("arithmetic")
-    group.add_argument("--samples", type=int, default=10, metavar="N", help="perturbed runs (default 10); 59 support p = .95 at 95 %% confidence")
+    group.add_argument(
+        "--samples",
+        type=int,
+        default=10,
+        metavar="N",
+        help="perturbed runs (default 10); 59 support p = .95 at 95 %% confidence",
+    )
     group.add_argument("--mode", default="random", metavar="MODE",
-                       help="random (up or down, 1/2 each; default), nearness (stochastic rounding), up_down (one ulp), "
+                       help="random (up or down, 1/2 each; default), nearness (stochastic rounding), "
+                       "up_down (one ulp), "
                        "rr, pb, full (Monte Carlo arithmetic on results, operands, both)")  # fmt: skip
-    group.add_argument("--precision", type=int, metavar="T", help="virtual precision in bits for rr, pb and full, such as 8 or 11")
+    group.add_argument(
+        "--precision",
+        type=int,
+        metavar="T",
+        help="virtual precision in bits for rr, pb and full, such as 8 or 11",
+    )
     group.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bits (default 0)")
 
 
 def _image(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("slice of an image (the model's input_options give other defaults)")
     group.add_argument("--plane", choices=["axial", "coronal", "sagittal"], help="default axial")
-    group.add_argument("--slice", type=int, dest="index", metavar="I", help="slice number (default: the one with the most non-zero voxels)")
-    group.add_argument("--context", type=int, metavar="N", help="neighbouring slices on each side as further channels (default 0)")
+    group.add_argument(
+        "--slice",
+        type=int,
+        dest="index",
+        metavar="I",
+        help="slice number (default: the one with the most non-zero voxels)",
+    )
+    group.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="neighbouring slices on each side as further channels (default 0)",
+    )
     group.add_argument("--size", type=size, metavar="HxW", help="pad or crop to this size around the centre")
     group.add_argument("--voxel-size", type=float, metavar="MM", help="resample to cubic voxels of this edge")
-    group.add_argument("--intensity", choices=["quantile", "minmax", "none"], help="scale to [0, 1] by the 99.9 %% quantile (default), by the extremes, or not")
+    group.add_argument(
+        "--intensity",
+        choices=["quantile", "minmax", "none"],
+        help="scale to [0, 1] by the 99.9 %% quantile (default), by the extremes, or not",
+    )
     group.add_argument("--mask", metavar="FILE", help="brain mask; default: a rule that the manifest states")
 
 
@@ -92,7 +155,8 @@ def main(args: argparse.Namespace) -> int:
 
     result = run(
         args.model, args.input, samples=args.samples, mode=args.mode, seed=args.seed, precision=args.precision,
-        out=args.out, layers=args.layers or "*", keep_moments=args.keep_moments or (), keep_samples=args.keep_samples or (),
+        out=args.out, layers=args.layers or "*",
+        keep_moments=args.keep_moments or (), keep_samples=args.keep_samples or (),
         metrics=args.metric, estimator=estimator_of(stated(args, ESTIMATOR_OPTIONS)),
         input_options=stated(args, ("plane", "index", "context", "size", "voxel_size", "intensity", "mask")),
         memory=args.memory, threads=args.threads, device=args.device, overwrite=args.overwrite, chunk=args.chunk,

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch._dynamo  # the children would import it, each for itself
 
 import mcaprobe.api
 from mcaprobe.observer import Observer
@@ -109,7 +110,14 @@ def main() -> None:
         killed = os.waitpid(pid, 0)[1] == signal.SIGKILL
         before = log.read_text().split() if log.exists() else []
         finish(out, log)
-        trials.append({"killed": killed, "step": step, "before": before, "after": log.read_text().split()[len(before) :]})
+        trials.append(
+            {
+                "killed": killed,
+                "step": step,
+                "before": before,
+                "after": log.read_text().split()[len(before) :],
+            }
+        )
     print(json.dumps({"steps": steps, "trials": trials}))
 
 

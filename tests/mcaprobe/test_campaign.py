@@ -176,13 +176,19 @@ def test_a_directory_of_another_run_is_refused(whole, change, sentence):
 
 
 def test_another_model_or_input_is_refused(whole):
-    options = {"samples": 6, "block": 2, "keep_moments": "conv2", "metrics": [models.mean_of], "keep_samples": "conv2"}
+    options = {
+        "samples": 6,
+        "block": 2,
+        "keep_moments": "conv2",
+        "metrics": [models.mean_of],
+        "keep_samples": "conv2",
+    }
     model = models.build_small()
-    with pytest.raises(InputError, match="its input sha256 is"):
+    with pytest.raises(InputError, match=r"its input sha256 is"):
         mcaprobe.run(model, models.image() + 1, out=whole, **options)
     with torch.no_grad():
         model.conv2.bias += 1
-    with pytest.raises(InputError, match="its model sha256 is"):
+    with pytest.raises(InputError, match=r"its model sha256 is"):
         mcaprobe.run(model, models.image(), out=whole, **options)
 
 
@@ -196,7 +202,7 @@ def test_overwrite_starts_again(whole, tmp_path):
 def test_a_folder_of_something_else_is_refused_even_with_overwrite(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="is no run directory and not empty .it has thesis.tex"):
+        with pytest.raises(InputError, match=r"is no run directory and not empty .it has thesis.tex"):
             line(tmp_path, overwrite=overwrite)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -232,7 +238,7 @@ def test_an_interrupted_run_goes_on_with_another_chunking(tmp_path):
     line(tmp_path / "fresh")
     with pytest.raises(KeyboardInterrupt):
         line(tmp_path / "run", Watcher(_stop_at(2)), chunk=2)
-    with pytest.raises(InputError, match="is not complete .running"):
+    with pytest.raises(InputError, match=r"is not complete .running"):
         mcaprobe.load(tmp_path / "run")
     watcher = Watcher()
     line(tmp_path / "run", watcher)
@@ -254,7 +260,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_afterwards(tmp_path, mo
 
             monkeypatch.setattr(storage, "_write", full)
 
-    with pytest.raises(RunFailure, match="is full .*1 finished chunks stay there; free some space"):
+    with pytest.raises(RunFailure, match=r"is full .*1 finished chunks stay there; free some space"):
         line(tmp_path / "run", Watcher(act), chunk=2)
     assert [p.name for p in (tmp_path / "run/chunks").iterdir()] == ["0-1"]
     assert not [p for p in (tmp_path / "run").rglob("*") if p.name.startswith(storage.TEMPORARY)]
@@ -283,12 +289,12 @@ def test_a_really_full_disk_leaves_nothing_half_written(small_disk, tmp_path, mo
 
     def act(count):
         if count == 2:
-            with (small_disk / "filler").open("wb") as filler, pytest.raises(OSError, match="No space"):
+            with (small_disk / "filler").open("wb") as filler, pytest.raises(OSError, match=r"No space"):
                 while True:
                     filler.write(bytes(512))
                     filler.flush()
 
-    with pytest.raises(RunFailure, match="is full .*1 finished chunks stay there"):
+    with pytest.raises(RunFailure, match=r"is full .*1 finished chunks stay there"):
         line(small_disk / "run", Watcher(act), chunk=2)
     assert not [p for p in (small_disk / "run").rglob("*") if p.name.startswith(storage.TEMPORARY)]
     (small_disk / "filler").unlink()
@@ -298,19 +304,24 @@ def test_a_really_full_disk_leaves_nothing_half_written(small_disk, tmp_path, mo
 
 def test_a_disk_that_is_too_small_is_refused_before_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(10, 10, 5))
-    with pytest.raises(InputError, match="would write up to .*has 5 B free: choose another --out"):
+    with pytest.raises(InputError, match=r"would write up to .*has 5 B free: choose another --out"):
         line(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_cannot_fit_the_memory_is_refused_before_the_start(tmp_path):
-    with pytest.raises(InputError, match="would take .* are allowed: raise --memory, lower --block .now 2., or record fewer"):
+    with pytest.raises(
+        InputError, match=r"would take .* are allowed: raise --memory, lower --block .now 2., or record fewer"
+    ):
         line(tmp_path / "run", memory="1MiB")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_model_that_raises_in_the_middle_is_told_with_its_layer(tmp_path):
-    with pytest.raises(RunFailure, match="raised ValueError after layer layers.1, in the unperturbed run: no third layer today"):
+    with pytest.raises(
+        RunFailure,
+        match=r"raised ValueError after layer layers.1, in the unperturbed run: no third layer today",
+    ):
         line(tmp_path / "run", model=models.Raising)
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert manifest["status"] == "failed" and "no third layer" in manifest["failures"][0]
@@ -336,9 +347,9 @@ def test_asking_for_moments_that_were_not_kept_says_how_to_keep_them(whole):
     stored = mcaprobe.load(whole)
     assert stored["conv2"].significant_bits.shape == (1, 2, 16, 16)
     assert stored["conv2"].classes.dtype == torch.uint8
-    with pytest.raises(InputError, match="were not kept: run with --keep-moments 'conv1'"):
+    with pytest.raises(InputError, match=r"were not kept: run with --keep-moments 'conv1'"):
         _ = stored["conv1"].significant_bits
-    with pytest.raises(InputError, match="There is no layer conv3: the nearest are conv"):
+    with pytest.raises(InputError, match=r"There is no layer conv3: the nearest are conv"):
         _ = stored["conv3"]
 
 
@@ -349,7 +360,11 @@ def test_a_map_is_written_again_the_same(whole, tmp_path):
 
 def test_files_of_a_run_directory_are_listed_with_their_sizes(whole):
     manifest = json.loads((whole / "manifest.json").read_text())
-    there = {str(p.relative_to(whole)): p.stat().st_size for p in whole.rglob("*") if p.is_file() and p.name != "manifest.json"}
+    there = {
+        str(p.relative_to(whole)): p.stat().st_size
+        for p in whole.rglob("*")
+        if p.is_file() and p.name != "manifest.json"
+    }
     assert manifest["files"] == there
 
 

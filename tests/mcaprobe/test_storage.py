@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcaprobe import storage
+from mcaprobe import folders, storage
 from mcaprobe.errors import InputError, RunFailure
 from mcaprobe.locks import LOCK, locked
 
@@ -53,7 +53,7 @@ def test_json_has_no_bare_nan(tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     storage.write_json(tmp_path / "x.json", 1)
     monkeypatch.setattr(os, "fsync", lambda d: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space"):
         storage.write_json(tmp_path / "x.json", 2)
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
     assert storage.read_json(tmp_path / "x.json") == 1
@@ -69,12 +69,12 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
 def _sealed(folder: Path) -> Path:
     folder.mkdir()
     storage.write_tensors(folder / "a.safetensors", {"x": torch.arange(100.0)})
-    storage.seal(folder, {"blocks": [0, 1]})
+    folders.seal(folder, {"blocks": [0, 1]})
     return folder
 
 
 def test_a_sealed_folder_is_whole(tmp_path):
-    assert storage.verify(_sealed(tmp_path / "f"))["blocks"] == [0, 1]
+    assert folders.verify(_sealed(tmp_path / "f"))["blocks"] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -92,24 +92,30 @@ def test_harm_to_a_sealed_folder_is_found(tmp_path, harm, sentence):
     folder = _sealed(tmp_path / "f")
     harm(folder / "a.safetensors")
     with pytest.raises(storage.DamagedFile, match=sentence):
-        storage.verify(folder)
+        folders.verify(folder)
 
 
 def test_a_damaged_tensor_file_is_named(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"\x08\x00")
-    with pytest.raises(storage.DamagedFile, match="x.safetensors is damaged"):
+    with pytest.raises(storage.DamagedFile, match=r"x.safetensors is damaged"):
         storage.read_tensors(tmp_path / "x.safetensors")
 
 
 def test_a_full_disk_is_one_sentence(tmp_path):
-    with pytest.raises(RunFailure, match="The disk of .* is full .*: free some space"), storage.disk_errors(tmp_path, lambda: "free some space"):
+    with (
+        pytest.raises(RunFailure, match=r"The disk of .* is full .*: free some space"),
+        folders.disk_errors(tmp_path, lambda: "free some space"),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_second_process_cannot_write_the_same_directory(tmp_path):
-    with locked(tmp_path):
-        with pytest.raises(InputError, match=f"Another process writes .*process {os.getpid()} on"), locked(tmp_path):
-            pass
+    with (
+        locked(tmp_path),
+        pytest.raises(InputError, match=rf"Another process writes .*process {os.getpid()} on"),
+        locked(tmp_path),
+    ):
+        pass
     with locked(tmp_path):
         pass
     assert not (tmp_path / LOCK).exists()
