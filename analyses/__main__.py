@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analyses.commands import evaluate, fidelity, train
+from analyses.commands import evaluate, fidelity, train, unseen
 from mcaprobe.errors import InputError, RunFailure
 
 COMMANDS = (
     train,
     evaluate,
     fidelity,
+    unseen,
 )  # a new subcommand: a file in analyses/commands with add(subparsers), and its name here
 
 
