@@ -41,7 +41,7 @@ _INEXACT_OVERLOADS = frozenset(("reduce", "reduce_out", "value_reduce", "value_r
 def is_exact(function: Any) -> bool:
     """Return whether this aten overload never rounds: by its name, or because it yields a view or no float."""
     name = function._schema.name.split("::")[1]
-    if function._overloadname in _INEXACT_OVERLOADS:
+    if function._overloadname in _INEXACT_OVERLOADS or name == "to":  # to() may narrow
         return False
     if name in NAMES or name.rstrip("_") in NAMES and name.endswith("_") and not name.startswith("__"):
         return True

@@ -114,7 +114,7 @@ class Site:
             if dtype == torch.float64:
                 product, error = two_product(x, y)
                 total, low = two_sum(product, z)
-                return self._pair((total, low + error), dtype)
+                return self._pair(two_sum(total, low + error), dtype)
             return self._pair(two_sum(x * y, z), dtype)
 
         dtype = _dtype((a, b, c))
@@ -149,7 +149,7 @@ class Site:
 
         def block(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
             total, error = two_sum(x, y)
-            return self._pair((total, error + z), dtype)
+            return self._pair(two_sum(total, error + z), dtype)
 
         other = b if isinstance(b, Tensor) else torch.full_like(a, b)
         return blockwise(block, dtype, a, other, torch.zeros_like(a) if low is None else low)
