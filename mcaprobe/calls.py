@@ -86,12 +86,7 @@ def named_tensors(tree: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
 def outputs_of(operator: str, output: Any) -> list[tuple[str, Tensor]]:
     """Return the outputs of a call by suffix; those of a pooling with indices are `` and `.indices`."""
     found = list(named_tensors(output))
-    if (
-        is_pooling(operator)
-        and len(found) == 2
-        and isinstance(output, tuple)
-        and not is_floating(found[1][1])
-    ):
+    if is_pooling(operator) and len(found) == 2 and isinstance(output, tuple) and not is_floating(found[1][1]):
         return [("", found[0][1]), (".indices", found[1][1])]
     return found
 

@@ -74,8 +74,7 @@ class Estimator:
         for name, choice in choices.items():
             if getattr(self, name) not in get_args(choice):
                 raise InputError(
-                    f"Expected {name} to be one of {', '.join(get_args(choice))}, "
-                    f"got {getattr(self, name)!r}."
+                    f"Expected {name} to be one of {', '.join(get_args(choice))}, got {getattr(self, name)!r}."
                 )
         for name in ("probability", "confidence"):
             _expect_share(name, getattr(self, name))

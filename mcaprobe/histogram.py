@@ -88,9 +88,7 @@ class Histogram:
         """Whether the layer is a pool's indices."""
         return self.counts.shape[2] == 0
 
-    def row(
-        self, estimator: Estimator = DEFAULT, region: str = ALL, *, layer: str = "", operator: str = ""
-    ) -> Row:
+    def row(self, estimator: Estimator = DEFAULT, region: str = ALL, *, layer: str = "", operator: str = "") -> Row:
         """Return the Row of a region: bits to 1/16 (General exactly), shares to the elements of one bin."""
         if region not in self.regions:
             raise InputError(f"Expected a region of {', '.join(self.regions)}, got {region!r}.")

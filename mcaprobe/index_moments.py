@@ -18,7 +18,7 @@ class IndexMoments:
         reference: Indices of the IEEE run, int64.
     """
 
-    __slots__ = ("n", "changes", "reference")
+    __slots__ = ("changes", "n", "reference")
 
     def __init__(self, n: int, changes: Tensor, reference: Tensor) -> None:
         self.n = n

@@ -36,7 +36,7 @@ class Moments:
         zeros, nans, infs: Samples that were 0 (either sign), NaN, infinite; int16.
     """
 
-    __slots__ = ("n", "offset", "m2", "minimum", "maximum", "reference", "zeros", "_nans", "_infs")
+    __slots__ = ("_infs", "_nans", "m2", "maximum", "minimum", "n", "offset", "reference", "zeros")
 
     def __init__(
         self,
@@ -68,8 +68,7 @@ class Moments:
         """
         if not reference.is_floating_point():
             raise InputError(
-                f"Expected a floating-point activation, got {reference.dtype}; "
-                "pool indices have IndexMoments."
+                f"Expected a floating-point activation, got {reference.dtype}; pool indices have IndexMoments."
             )
         reference = reference.detach().clone(memory_format=torch.contiguous_format)
         accumulator = torch.zeros_like(reference, dtype=torch.float64)
@@ -198,9 +197,7 @@ class Moments:
 
         specials = [None if t is None else at(t) for t in (self._nans, self._infs)]
         extremes = at(self.minimum), at(self.maximum)
-        return Moments(
-            self.n, at(self.offset), at(self.m2), *extremes, at(self.reference), at(self.zeros), *specials
-        )
+        return Moments(self.n, at(self.offset), at(self.m2), *extremes, at(self.reference), at(self.zeros), *specials)
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors from_state() needs, contiguous; `nans` and `infs` only if there were any."""

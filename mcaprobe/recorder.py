@@ -40,9 +40,7 @@ class Recorded(dict[str, Tensor]):
 
 
 @contextmanager
-def record(
-    model: nn.Module, layers: str | Sequence[str] = "*", sink: Sink | None = None
-) -> Iterator[Recorded]:
+def record(model: nn.Module, layers: str | Sequence[str] = "*", sink: Sink | None = None) -> Iterator[Recorded]:
     """Record the outputs of the module calls and functional calls of `model` inside the block.
 
     Names: `decoder.1.conv2` is a module call, `decoder.1:max_unpool2d` a functional call inside the forward
@@ -144,9 +142,7 @@ class _Recorder:
         output = func(*args, **kwargs)
         if writes:
             target = kwargs.get("out", args[0] if args else kwargs.get("input"))
-            self.writes.update(
-                calls.storage_of(t) for t in calls.tensors_in(target) if not calls.has_version(t)
-            )
+            self.writes.update(calls.storage_of(t) for t in calls.tensors_in(target) if not calls.has_version(t))
         if inside and not excluded and any(calls.is_floating(t) for t in tensors):
             operator = calls.operator_name(func)
             self.take(f"{self.frames[-1].path}:{operator}", operator, output, inputs)
@@ -209,11 +205,7 @@ class _Recorder:
             if glob == "*" or any(fnmatchcase(name, glob) for name in self.names):
                 continue
             views = [name for name in self.unchanged if fnmatchcase(name, glob)]
-            why = (
-                f"{views[0]!r} only returns its input or a view of it"
-                if views
-                else _nearest(glob, [*self.names])
-            )
+            why = f"{views[0]!r} only returns its input or a view of it" if views else _nearest(glob, [*self.names])
             raise InputError(f"Expected a layer that matches {glob!r}; {why}.")
 
 

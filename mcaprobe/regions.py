@@ -32,9 +32,7 @@ def positions(shape: torch.Size, masks: Mapping[str, Tensor]) -> dict[str, Tenso
         if name != ALL:
             found[name] = mask.reshape(-1).nonzero().squeeze(1)
         elif not bool(mask.all()):
-            raise InputError(
-                f"Expected the mask {ALL!r} to cover the whole layer; another part needs another name."
-            )
+            raise InputError(f"Expected the mask {ALL!r} to cover the whole layer; another part needs another name.")
     return found
 
 

@@ -31,8 +31,7 @@ def noisy(n: int, shape: tuple[int, ...], dtype=torch.float32, seed: int = 0) ->
 
 def same_bits(a: Moments, b: Moments) -> bool:
     return a.n == b.n and all(
-        np.array_equal(getattr(a, t).numpy().view(np.uint8), getattr(b, t).numpy().view(np.uint8))
-        for t in TENSORS
+        np.array_equal(getattr(a, t).numpy().view(np.uint8), getattr(b, t).numpy().view(np.uint8)) for t in TENSORS
     )
 
 
@@ -190,8 +189,6 @@ def test_index_changes_are_counted_per_window_and_merged():
     parts = IndexMoments.empty(reference).update(samples[0])
     parts.merge(IndexMoments.empty(reference).update(samples[1]).update(samples[2]))
     again = IndexMoments.from_state(parts.state())
-    assert (
-        again.n == 3 and torch.equal(again.changes, whole.changes) and torch.equal(again.reference, reference)
-    )
+    assert again.n == 3 and torch.equal(again.changes, whole.changes) and torch.equal(again.reference, reference)
     with pytest.raises(InputError, match="same IEEE reference"):
         parts.merge(IndexMoments.empty(reference + 1))

@@ -36,12 +36,8 @@ def image(*shape: int) -> torch.Tensor:
 class UNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.ModuleList(
-            [nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.PReLU()) for _ in range(2)]
-        )
-        self.decoder = nn.ModuleList(
-            [nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.PReLU()) for _ in range(2)]
-        )
+        self.encoder = nn.ModuleList([nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.PReLU()) for _ in range(2)])
+        self.decoder = nn.ModuleList([nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.PReLU()) for _ in range(2)])
         self.classifier = nn.Conv2d(4, 3, 1)
 
     def forward(self, x):
@@ -435,9 +431,7 @@ def test_lane_tensors_have_the_names_of_plain_ones(forward, expected, mode):
 def test_a_perturbed_lockstep_run_is_recorded_under_the_same_names(mode):
     torch.manual_seed(0)
     model = UNet()
-    model.classifier = nn.Sequential(
-        model.classifier, nn.ReLU(inplace=True), nn.Dropout(), nn.Flatten()
-    ).eval()
+    model.classifier = nn.Sequential(model.classifier, nn.ReLU(inplace=True), nn.Dropout(), nn.Flatten()).eval()
     with record(model) as plain, mode():
         model(image())
     seen, sums = {}, {}

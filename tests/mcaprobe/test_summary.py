@@ -121,7 +121,7 @@ def test_a_histogram_counts_what_lies_outside_its_bins():
     assert (row.share_noise, row.share_number) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     with pytest.raises(InputError, match="per-element moments"):
         Histogram.of(m).row(Estimator(convention="published"))
-    with pytest.raises(InputError, match=r"region of all, got 'brain'"):
+    with pytest.raises(InputError, match="region of all, got 'brain'"):
         Histogram.of(m).row(Estimator(), "brain")
 
 
@@ -136,11 +136,7 @@ def test_overlapping_and_empty_masks_are_each_counted_alone():
     for exact, binned in zip(summarize(m, general, masks), Histogram.of(m, masks).rows(general), strict=True):
         for name, value in exact.as_dict().items():
             assert getattr(binned, name) == (
-                pytest.approx(value)
-                if isinstance(value, float)
-                else exact.shape
-                if name == "shape"
-                else value
+                pytest.approx(value) if isinstance(value, float) else exact.shape if name == "shape" else value
             ), name
 
 
@@ -182,7 +178,7 @@ def test_masks_and_layers_of_the_wrong_shape_are_refused_in_words():
     m = layer()
     with pytest.raises(InputError, match=r"'brain' to be bool of shape \(9, 11\)"):
         summarize(m, Estimator(), {"brain": torch.ones(11, 9, dtype=torch.bool)})
-    with pytest.raises(InputError, match="torch.float32"):
+    with pytest.raises(InputError, match=r"torch\.float32"):
         Histogram.of(m, {"brain": torch.ones(9, 11)})
     with pytest.raises(InputError, match="cover the whole layer"):
         summarize(m, Estimator(), {"all": MASKS["brain"]})

@@ -85,8 +85,6 @@ def kind(values, ieee, method, reference, error, probability, confidence):
 def layer(samples, ieee, *settings):
     """Bits (float64) and class codes (uint8) of a layer: samples (n, *shape), ieee (*shape), numpy."""
     flat = samples.reshape(len(samples), -1)
-    found = [
-        kind([float(v) for v in flat[:, i]], float(r), *settings) for i, r in enumerate(ieee.reshape(-1))
-    ]
+    found = [kind([float(v) for v in flat[:, i]], float(r), *settings) for i, r in enumerate(ieee.reshape(-1))]
     codes = np.array([ORDER.index(name) for name, _ in found], dtype=np.uint8)
     return np.array([b for _, b in found]).reshape(ieee.shape), codes.reshape(ieee.shape)
