@@ -44,18 +44,20 @@ class LaneTensor(torch.Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Outside a lock-step block: the stock operator, lane by lane."""
         return map_lanes(lambda lane, a, k: func(*a, **k), args, kwargs or {})
 
-    def numpy(self, *, force: bool = False) -> Any:
+    def numpy(self, *, force: bool = False) -> Any:  # type: ignore[assignment]
         """Refuse: a numpy array would be of one lane."""
         raise LockstepError("The model leaves torch for numpy or Python lists, where samples cannot be kept together: "
                             "run one sample at a time.")
 
     tolist = __array__ = numpy
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"LaneTensor({len(self.lanes)} lanes of shape {tuple(self.shape)}, {self.dtype})"
 
 
