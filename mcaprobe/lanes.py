@@ -55,7 +55,7 @@ class LaneTensor(torch.Tensor):
         raise LockstepError("The model leaves torch for numpy or Python lists, where samples cannot be kept together: "
                             "run one sample at a time.")
 
-    tolist = __array__ = numpy
+    tolist = __array__ = numpy  # type: ignore[assignment]
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"LaneTensor({len(self.lanes)} lanes of shape {tuple(self.shape)}, {self.dtype})"
