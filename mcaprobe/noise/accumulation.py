@@ -135,6 +135,25 @@ def ordered_squares(total: Tensor, squares: Tensor, count: Tensor, order: Order,
     return (a * total * total + b * spread) * (count / full_count)
 
 
+def blocked_squares(total: Tensor, squares: Tensor, count: Tensor, parts: Tensor) -> Tensor:
+    """Return the summed mean squares of the partial sums of a sum in parts, without the last.
+
+    Each part is a chain of multiply-adds from zero; the parts are then added up.
+
+    Args:
+        total, squares, count: Sum, sum of squares and number of the non-zero terms, same shape.
+        parts: Number of the parts of each sum, broadcastable.
+    """
+    k, n = count.clamp(min=1), torch.minimum(parts, count).clamp(min=1)
+    b = k / n  # terms of a part
+    cubes = n * (n + 1) * (2 * n + 1) / 6
+    # Sums of m and of m^2 over the sizes m of the partial sums: in every part 1 ... b, then 2 b, 3 b, ... n b.
+    first = n * b * (b + 1) / 2 + b * (n * (n + 1) / 2 - 1) - k
+    second = n * b * (b + 1) * (2 * b + 1) / 6 + b * b * (cubes - 1) - k * k
+    spread = (squares - total * total / k).clamp(min=0)
+    return (total * total / (k * k) * second + spread * (k * first - second) / (k * (k - 1).clamp(min=1))).clamp(min=0)
+
+
 class SequentialSquares:
     """The summed mean squares of the partial sums of one accumulator, run by run.
 

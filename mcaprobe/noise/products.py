@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mcaprobe.noise.accumulation import Order, SequentialSquares, operand_variance, ordered_squares, rounding_std
+from mcaprobe.noise.accumulation import Order, SequentialSquares, blocked_squares, operand_variance, ordered_squares, rounding_std
 from mcaprobe.noise.exactness import exact_sums
 from mcaprobe.noise.site import Site
 from mcaprobe.rounding import split
@@ -33,6 +33,7 @@ def sum_of_products(
     order: Order | None = None,
     start: Tensor | None = None,
     count: Callable[[Bilinear, Tensor, Tensor], Tensor] | None = None,
+    parts: Tensor | None = None,
 ) -> Tensor:
     """Return a perturbed sum of products of x and weight (plus start).
 
@@ -42,6 +43,7 @@ def sum_of_products(
         order: The order of a kernel that keeps several partial sums instead.
         start: Bias that the accumulation starts from, broadcastable to the result.
         count: Number of products of a run of each sum, from the masks of operands that are not 0.
+        parts: Number of parts of each sum, where each is summed from zero and then added.
     """
     total = bilinear(x, weight)
     # Sums of squares are taken of operands scaled by a power of two, so that they neither underflow nor overflow.
@@ -58,11 +60,13 @@ def sum_of_products(
         terms = terms + k
         if site.arithmetic.inbound:
             energy = energy + squares
-        if order is None:
+        if parts is not None:
+            path.summed = blocked_squares(part, squares, k, parts)
+        elif order is None:
             path.add(part, squares, k)
         else:
             path.summed = ordered_squares(part, squares, k, order, x.shape[-1])
-    summed = path.without_last() if order is None else path.summed
+    summed = path.without_last() if order is None and parts is None else path.summed
     inbound = operand_variance(site.arithmetic, total.dtype, factors=2)
     deviation = (rounding_std(summed, site.arithmetic, site.perturbed, total.dtype).square() + inbound * energy).sqrt()
     exact = exact_sums(site.arithmetic, (x, weight), lambda: bilinear(x.abs(), weight.abs()), start)
@@ -115,24 +119,20 @@ def convolution(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, stri
         return operator(per_group, ones).repeat_interleave(outputs, dim=1) if groups > 1 else operator(per_group, ones)
 
     shape = (-1, *[1] * (weight.dim() - 2))
-    direct = bias is not None and _bias_first(x, weight, bias, stride, padding, dilation, transposed, output_padding,
-                                              groups)
+    backend = str(torch._C._select_conv_backend(
+        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)).lower()  # fmt: skip
+    # oneDNN's direct kernel starts from the bias; torch's own (im2col and sgemm) and transposed ones add it at the end.
+    direct = bias is not None and not transposed and "mkldnn" in backend
     runs: list[Run] = [(bilinear, x, weight)]
+    parts = None
     if not transposed:
         runs = convolution_runs(x, weight, stride, padding, dilation, groups, direct)
+    elif "slow" in backend:
+        # sgemm sums over the channels for each tap of the kernel, col2im adds the taps up.
+        parts = bilinear(x.new_ones((1, *x.shape[1:])), torch.ones_like(weight)) / (weight.shape[0] // groups)
     start = bias.view(shape) if bias is not None and direct else None
-    y = sum_of_products(site, bilinear, x, weight, runs, start=start, count=count)
+    y = sum_of_products(site, bilinear, x, weight, runs, start=start, count=count, parts=parts)
     return y if bias is None or direct else site.add(y, bias.view(shape))
-
-
-def _bias_first(*call: Any) -> bool:
-    """Whether torch hands this convolution to oneDNN, whose direct kernel starts from the bias.
-
-    Its own kernel (im2col and sgemm) and the transposed one add the bias at the end.
-    """
-    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = call
-    backend = torch._C._select_conv_backend(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
-    return not transposed and "mkldnn" in str(backend).lower()
 
 
 def convolution_runs(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int,
