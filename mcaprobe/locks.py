@@ -21,11 +21,14 @@ def locked(folder: Path) -> Iterator[None]:
     process that died, however it died, is free: the next process takes it over.
 
     Raises:
-        InputError: another living process writes the directory; the sentence names it.
+        InputError: another living process writes the directory (the sentence names it), or it cannot be written.
     """
     path = folder / LOCK
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(f"Cannot write in {folder}: {error.strerror}.") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

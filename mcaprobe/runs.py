@@ -1,6 +1,7 @@
 """What does every run of a campaign do? Survey, plan, fall back to one sample at a time, and write its manifest."""
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mcaprobe.collecting import UnitReport
@@ -11,6 +12,7 @@ from mcaprobe.memory import peak_memory
 from mcaprobe.observer import Observer
 from mcaprobe.planning import Needs, Survey, look
 from mcaprobe.settings import expect_matches
+from mcaprobe.summary import Row
 
 if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
@@ -68,6 +70,17 @@ class Run:
         self.alone = self.alone or report.one_at_a_time
         for name, values in report.metrics.items():
             self.report.metrics.setdefault(name, {}).update(values)
+
+    def check_perturbed(self, rows: Iterable[Row]) -> None:
+        """Say so when no element of any layer differs from the unperturbed run: then nothing was perturbed."""
+        whole = [
+            row for row in rows if row.region == "all" and row.share_exact is not None and row.share_zero is not None
+        ]
+        if whole and all((row.share_exact or 0) + (row.share_zero or 0) == 1 for row in whole):
+            self.say(
+                "No sample differs from the unperturbed run in any element: the model's arithmetic is exact, "
+                "or not torch's."
+            )
 
     def manifest(self, status: str, seen: Survey, needs: Needs, chunks: list[str]) -> dict[str, Any]:
         """Return the manifest of the run as it stands."""

@@ -212,6 +212,7 @@ class InFolder(Run):
 
     def _finish(self, products: Products, folder: Path, seen: Survey, needs: Needs) -> Result:
         """Rename the products into place, complete the manifest, and only then remove the chunks."""
+        self.check_perturbed(products.rows)
         manifest = self.manifest("complete", seen, needs, [])
         products.write(manifest)
         files: dict[str, int] = {}

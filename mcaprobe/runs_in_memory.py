@@ -33,6 +33,7 @@ class InMemory(Run):
         if not self.report.layers:
             self._merged(seen, products)
         products.metrics(self.report.metrics)
+        self.check_perturbed(products.rows)
         manifest = self.manifest("complete", seen, needs, [])
         manifest["times"] = {
             "started": began,

@@ -328,6 +328,19 @@ def test_a_model_that_raises_in_the_middle_is_told_with_its_layer(tmp_path):
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["manifest.json"]
 
 
+class Exact(torch.nn.Module):
+    """Moves values, computes nothing."""
+
+    def forward(self, x):
+        return torch.relu(torch.maximum(x, x.flip(-1)))
+
+
+def test_a_run_that_perturbed_nothing_says_so():
+    watcher = Watcher()
+    line(None, watcher, Exact)
+    assert len(watcher.said) == 1 and watcher.said[0].startswith("No sample differs from the unperturbed run")
+
+
 def test_the_manifest_says_what_ran(whole):
     manifest = json.loads((whole / "manifest.json").read_text())
     assert manifest["status"] == "complete" and manifest["identity"]["model sha256"]
