@@ -183,9 +183,11 @@ def _random_convolution(rng: np.random.Generator) -> _Case:
         x = np.maximum(x, 0)
     w = (rng.standard_normal((outputs, channels // groups, kernel, kernel)) / kernel).astype(np.float32)
     b = rng.standard_normal(outputs).astype(np.float32)
-    # torch's rule for one thread: these calls go to oneDNN, whose direct kernel starts from the bias.
-    direct = stride > 1 or groups > 1 or (dilation == 1 and (kernel > 3 or x.size > 20480))
     image, weight, shift = (torch.from_numpy(t) for t in (x[None], w, b))
+    steps = ([stride] * 2, [padding] * 2, [dilation] * 2)
+    backend = torch._C._select_conv_backend(image, weight, shift, *steps, False, [0, 0], groups)
+    # Which kernel runs is torch's choice; oneDNN's starts from the bias and takes the channels in eights.
+    direct = "mkldnn" in str(backend).lower()
     return _Case(
         f"conv {channels}->{outputs} {kernel}x{kernel} /{stride} dilation {dilation} groups {groups} on {size}x{size}",
         lambda: torch.conv2d(image, weight, shift, stride, padding, dilation, groups)[0],
