@@ -186,7 +186,7 @@ class Perturbation(TorchDispatchMode):
             if sample is None:
                 return func(*a, **k)
             site = Site(self.arithmetic, Stream(self.seed, sample, call, device), varies)
-            return _in_stock_format(rule(site, *a, **k), a)
+            return _in_stock_format(func, rule(site, *a, **k), a)
 
         if len(self.samples) == 1:
             return _mark(one(0), self.samples[0] is not None)
@@ -356,13 +356,22 @@ def _check_dtypes(func: Any, args: Any, kwargs: Any) -> None:
                              f"{func._schema.name}{hint}.")
 
 
-def _in_stock_format(result: Any, args: Any) -> Any:
-    """Return 4-D and 5-D results in the memory format of the first input, as the stock kernel does."""
-    first = next((t for t in tree_flatten(args)[0] if isinstance(t, Tensor)), None)
-    for dim, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        if first is not None and first.dim() == dim and first.is_contiguous(memory_format=memory_format) \
-                and not first.is_contiguous():
-            return tree_map(lambda t, d=dim, f=memory_format: t.contiguous(memory_format=f)
+_CONTIGUOUS = {aten._softmax, aten._log_softmax, aten.native_layer_norm, aten.cumsum, aten.cumprod}
+
+
+def _in_stock_format(func: Any, result: Any, args: Any) -> Any:
+    """Return 4-D and 5-D results in the memory format of the stock kernel.
+
+    That of the first input that has one (of any input of a convolution), or contiguous.
+    """
+    if func.overloadpacket in _CONTIGUOUS:
+        return result
+    for dim, last in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        shaped = [t for t in tree_flatten(args)[0] if isinstance(t, Tensor) and t.dim() == dim]
+        formats = [(t.is_contiguous(), t.is_contiguous(memory_format=last)) for t in shaped]
+        decided = [channels for plain, channels in formats if plain != channels]
+        if decided[:1] == [True] or func.overloadpacket is aten.convolution and any(decided):
+            return tree_map(lambda t, d=dim, f=last: t.contiguous(memory_format=f)
                             if isinstance(t, Tensor) and t.dim() == d else t, result)
     return result
 
