@@ -24,6 +24,7 @@ WORKSPACE = 60
 WEIGHTS = 8
 MALLOC = 1.25
 MAP_BYTES = 2 * 4 * 9 + 5  # of each position: the NIfTI volumes, the stored map and shares
+HISTOGRAM_BYTES = 2**17  # of each layer: three regions, eight estimators, 16 bins a bit of float64
 SLACK = 64 * 2**20  # libraries that are loaded later, pictures
 
 
@@ -133,6 +134,7 @@ def _maps(seen: Survey) -> int:
 def disk_needed(settings: Settings, seen: Survey, chunks: int) -> int:
     """Return the predicted size of the run directory: maps, what is kept, and all moments where there are chunks."""
     total = kept_bytes(settings, seen) + _maps(seen) + 2**20
+    total += len(seen.layers) * HISTOGRAM_BYTES
     if chunks > 1:
         total += len(settings.blocks()) * sum(state_bytes(info) for info in seen.layers.values())
     return total

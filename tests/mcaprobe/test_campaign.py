@@ -351,6 +351,11 @@ def test_the_manifest_says_what_ran(whole):
     assert not (whole / "chunks").exists()
 
 
+def test_a_run_takes_no_more_disk_than_predicted(whole):
+    taken = sum(p.stat().st_size for p in whole.rglob("*") if p.is_file())
+    assert taken < json.loads((whole / "manifest.json").read_text())["disk"]["predicted"]
+
+
 def test_index_changes_of_a_pooling_are_in_the_table(whole):
     names = [row.layer for row in mcaprobe.load(whole).table() if row.index_change_rate is not None]
     assert names == ["pool.indices"]
