@@ -85,6 +85,7 @@ class Perturbation(TorchDispatchMode):
                 return args[0].copy_(args[1].to(args[0].dtype))
         if _functional(func) is not None and func._schema.is_mutable:
             return self._mutate(func, args, kwargs)
+        _check_dtypes(func, args, kwargs)
         if kind == "unmodelled":
             self._warn(func)
         return self._perturb(RULES.get(func.overloadpacket) or _round_output(func), func, args, kwargs)
@@ -171,7 +172,6 @@ class Perturbation(TorchDispatchMode):
         return result
 
     def _perturb(self, rule: Callable[..., Any], func: Any, args: Any, kwargs: Any) -> Any:
-        _check_dtypes(func, args, kwargs)
         if len(self.samples) > 1:
             _check_statistics(func, args)
         call = self._calls

@@ -50,7 +50,7 @@ class LaneTensor(torch.Tensor):
         """Outside a lock-step block: the stock operator, lane by lane."""
         return map_lanes(lambda lane, a, k: func(*a, **k), args, kwargs or {})
 
-    def numpy(self, *, force: bool = False) -> Any:  # type: ignore[assignment]
+    def numpy(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[assignment]
         """Refuse: a numpy array would be of one lane."""
         raise LockstepError("The model leaves torch for numpy or Python lists, where samples cannot be kept together: "
                             "run one sample at a time.")
