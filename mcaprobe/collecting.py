@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from mcaprobe.errors import InputError, RunFailure
@@ -79,7 +80,9 @@ class Watched:
 def forward(model: nn.Module, x: Tensor, settings: Settings, sink: Watched, report: UnitReport, which: str) -> Any:
     """Run the model under the recorder; an exception of the model becomes a ModelFailure that names the layer."""
     try:
-        with record(model, layers=list(settings.layers), sink=sink) as recorder:
+        # A model that draws random numbers of its own draws the same ones in every pass.
+        with torch.random.fork_rng(devices=[]), record(model, layers=list(settings.layers), sink=sink) as recorder:
+            torch.manual_seed(settings.seed)
             y = model(x)
         report.aliases.update(getattr(recorder, "aliases", {}))
         return y

@@ -28,6 +28,18 @@ class Place:
     axis: int
     space: int
 
+    @property
+    def plane(self) -> str:
+        """The plane of the slice: the volume is stored right, anterior, superior."""
+        return ("sagittal", "coronal", "axial")[self.axis]
+
+    @property
+    def voxel_size(self) -> tuple[float, float]:
+        """Edges of a voxel along H and W in mm."""
+        edges = self.affine[:3, :3].norm(dim=0).tolist()
+        del edges[self.axis]
+        return edges[0], edges[1]
+
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that `from_state` needs."""
         numbers = torch.tensor([self.axis, self.space])

@@ -118,12 +118,19 @@ class Result:
         title = f"Significant bits of {manifest['identity']['model']} on {manifest['input']['name']}"
         machine = manifest["machine"]
         footer = (
-            f"n = {self.samples}, mode {manifest['mode']}, seed {manifest['seed']}, route {manifest['route']}; "
+            f"n = {self.samples} and the IEEE run, mode {manifest['mode']}, emulated (route {manifest['route']}), "
+            f"seed {manifest['seed']}; "
             f"{self.estimator}; torch {manifest['versions']['torch']}, {machine['processor']}, "
-            f"{machine['torch_cpu_capability']}"
+            f"{machine['torch_cpu_capability']}, {manifest['threads']} threads"
         )
-        anatomy = None if self.place is None else self.place.anatomy
-        return heatmap(pictures, anatomy, title, footer)
+        if manifest["model_note"]:
+            footer += f". {manifest['model_note']}"
+        most_bits = 53 if any(about["dtype"] == "float64" for about in manifest["layers"].values()) else 24
+        if self.place is None:
+            return heatmap(pictures, None, title, footer, most_bits=most_bits)
+        place = self.place
+        return heatmap(pictures, place.anatomy, title, footer, plane=place.plane, voxel_size=place.voxel_size,
+                       most_bits=most_bits)
 
     def with_rows(self, rows: Sequence[Row], estimator: Estimator) -> "Result":
         """Return the same result with the rows of another estimator."""

@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from mcaprobe.collecting import UnitReport
 from mcaprobe.errors import InputError, RunFailure
 from mcaprobe.lanes import LockstepError
@@ -104,6 +106,7 @@ class Run:
             "input": {"name": campaign.input.name, "shape": list(campaign.input.tensor.shape),
                       "file_sha256": campaign.input.file_sha256,
                       "mask_rule": None if picture is None else picture.mask_rule},
+            "model_note": _note(campaign.model.module),
             "layers": {name: {"operator": operator, "shape": list(seen.layers[name].shape),
                               "dtype": str(seen.layers[name].dtype).removeprefix("torch."),
                               "grid": seen.layers[name].grid, "grid_assumed": seen.layers[name].assumed}
@@ -117,3 +120,9 @@ class Run:
             "notes": self.notes,
             "failures": [],
         }  # fmt: skip
+
+
+def _note(module: nn.Module) -> str | None:
+    """Return what the model says of itself (`model.mcaprobe_note`), which stands below every picture of its digits."""
+    note = getattr(module, "mcaprobe_note", None)
+    return note if isinstance(note, str) else None

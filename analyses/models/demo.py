@@ -6,6 +6,7 @@ from analyses.models.checkpoint import load_network
 from analyses.models.fastsurfer import FastSurferVINN
 
 WEIGHTS = Path(__file__).with_name("weights") / "tissue_vinn.safetensors"
+NOTE = "The network was trained on the MNI152 template alone, already skull-stripped; any other image is new to it."
 INPUT_OPTIONS: dict[str, object] = {
     "plane": "axial",
     "context": 3,
@@ -27,5 +28,6 @@ def build_model(weights: Path = WEIGHTS) -> FastSurferVINN:
     """
     network, training = load_network(weights)
     network.input_options = dict(INPUT_OPTIONS)  # type: ignore[assignment]
+    network.mcaprobe_note = NOTE  # type: ignore[assignment]
     network.training_record = training  # type: ignore[assignment]
     return network

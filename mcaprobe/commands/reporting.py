@@ -2,18 +2,22 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from mcaprobe.gate import Failure, below
+from mcaprobe.metrics import PREFIX
 from mcaprobe.products import PRODUCTS
 from mcaprobe.result import Result
+from mcaprobe.selection import select_layers
 from mcaprobe.settings import show_bytes
 from mcaprobe.statistics import samples_needed, supported_probability
 from mcaprobe.storage import to_json
 from mcaprobe.summary import Row
+from mcaprobe.table import TABLE
 
 WIDTH = 120
 
@@ -27,7 +31,7 @@ def report(result: Result, rows: Sequence[Row], args: argparse.Namespace, notes:
     elif args.quiet:
         print(result.path)
     else:
-        _print(result, rows, args.fail_below, failures, notes)
+        _print(result, rows, args, failures, notes)
     return code
 
 
@@ -68,23 +72,41 @@ def summary(
 def _print(
     result: Result,
     rows: Sequence[Row],
-    fail_below: float | None,
+    args: argparse.Namespace,
     failures: Sequence[Failure],
     notes: Sequence[str],
 ) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
-    console.print(table_of(rows))
+    listed = rows if args.all_layers or args.layers else main_rows(rows)
+    console.print(table_of(listed))
+    left_out = len({row.layer for row in rows}) - len({row.layer for row in listed})
+    if left_out:
+        where = "" if result.path is None else f" and are in {result.path / TABLE}"
+        notes = [f"{left_out} more layers are listed with --all-layers{where}.", *notes]
     for line in sentences(result, notes):
         console.print(line, markup=False, soft_wrap=True)
-    if fail_below is not None:
-        verdict = f"The gate of {fail_below:g} bits: " + (
+    if args.fail_below is not None:
+        verdict = f"The gate of {args.fail_below:g} bits: " + (
             f"{len(failures)} layers are below." if failures else "passed."
         )
         console.print(verdict, markup=False, style="bold red" if failures else "bold green")
         for failure in failures:
             console.print(f"  {failure}", markup=False, soft_wrap=True)
+
+
+def main_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of the layers that a picture shows, of pool indices and of metrics."""
+    names = [_Named(name) for name in dict.fromkeys(row.layer for row in rows)]
+    chosen = {layer.name for layer in select_layers(names)}
+    return [row for row in rows
+            if row.layer in chosen or row.layer.startswith(PREFIX) or row.index_change_rate is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    name: str
 
 
 def sentences(result: Result, notes: Sequence[str]) -> list[str]:
