@@ -21,6 +21,7 @@ Run = tuple[Bilinear, Tensor, Tensor]
 PANEL = 256  # sgemm cuts the inner dimension into panels, each summed from zero and then added to the result
 GEMM = Order(block=PANEL)
 DOT = Order(unroll=4, vector=8)
+FEW = 3  # products of a sum whose last rounding is as large as all the others
 RUNS = 9  # known partial sums along one accumulation: more would follow its path more closely, and cost more passes
 
 
@@ -72,24 +73,28 @@ def sum_of_products(
     exact = exact_sums(site.arithmetic, (x, weight), lambda: bilinear(x.abs(), weight.abs()), start)
     deviation = torch.where((terms > 0) if exact is None else (terms > 0) & ~exact, deviation, 0.0) / (sx * sw)
     y = site.noisy(total if start is None else total + start, deviation)
-    return _single_products(site, bilinear, x, weight, start, terms, y)
+    return _few_products(site, bilinear, x, weight, start, terms, deviation, y)
 
 
-def _single_products(site: Site, bilinear: Bilinear, x: Tensor, weight: Tensor, start: Tensor | None,
-                     terms: Tensor, y: Tensor) -> Tensor:
-    """Sums of one product have one rounding, the last: it is taken from the product in twice the precision."""
-    single = (terms == 1).expand(y.shape)
-    if site.arithmetic.inbound or not bool(single.any()):
+def _few_products(site: Site, bilinear: Bilinear, x: Tensor, weight: Tensor, start: Tensor | None,
+                  terms: Tensor, deviation: Tensor, y: Tensor) -> Tensor:
+    """Where a sum has few products, its last rounding matters: it is taken from the sum in twice the precision.
+
+    In float64 only sums of one product, whose error is known without a wider format.
+    """
+    few = (terms <= (FEW if y.dtype == torch.float32 else 1)).expand(y.shape) & (terms > 0)
+    if site.arithmetic.inbound or not bool(few.any()):
         return y
+    bias = 0.0 if start is None else start.double()
     if y.dtype == torch.float32:
-        exact = bilinear(x.double(), weight.double())
-        if start is None:
-            return torch.where(single, site.round(exact, y.dtype), y)
-        return torch.where(single, site.add_wide(exact, start.double(), y.dtype), y)
+        # One product has no rounding but the last.
+        noise = torch.where(terms > 1, deviation.double(), 0.0) * site.stream.normal(y.numel()).view(y.shape)
+        sums = site.add_wide(bilinear(x.double(), weight.double()), bias, y.dtype, noise)
+        return torch.where(few, sums, y)
     (xh, xl), (wh, wl) = split(x), split(weight)
     value = bilinear(x, weight)
     low = ((bilinear(xh, wh) - value) + bilinear(xh, wl) + bilinear(xl, wh)) + bilinear(xl, wl)
-    return torch.where(single, site.add_wide(value, 0.0 if start is None else start, y.dtype, low), y)
+    return torch.where(few, site.add_wide(value, bias, y.dtype, low), y)
 
 
 def _scale(x: Tensor) -> float:
