@@ -401,7 +401,7 @@ def _below_autograd(function: Callable[[int], Any]) -> Callable[[int], Any]:
     inference = torch.is_inference_mode_enabled()
 
     def run(lane: int) -> Any:
-        with torch.no_grad(), torch.inference_mode(inference):
+        with torch.inference_mode(inference), torch.no_grad():
             return function(lane)
 
     return run
