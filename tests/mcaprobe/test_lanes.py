@@ -91,7 +91,7 @@ class Structured(nn.Module):
 
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("function", [factories, slices, indexing, in_place, out_arguments, Structured()], ids=str)
+@pytest.mark.parametrize("function", [factories, slices, indexing, in_place, out_arguments, Structured()], ids=lambda f: getattr(f, "__name__", "structured"))
 def test_each_lane_is_a_run_of_its_own(function, threads, context):
     y = in_lanes(function, threads=threads, context=context)
     assert any(isinstance(t, LaneTensor) and differ(t) for t in _leaves(y))
