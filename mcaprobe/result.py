@@ -121,7 +121,7 @@ class Result:
             f"n = {self.samples} and the IEEE run, mode {manifest['mode']}, emulated (route {manifest['route']}), "
             f"seed {manifest['seed']}; "
             f"{self.estimator}; torch {manifest['versions']['torch']}, {machine['processor']}, "
-            f"{machine['torch_cpu_capability']}, {manifest['threads']} threads"
+            f"{machine['torch_cpu_capability']}, one thread a kernel"
         )
         if manifest["model_note"]:
             footer += f". {manifest['model_note']}"
