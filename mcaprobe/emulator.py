@@ -54,7 +54,8 @@ class Perturbation(TorchDispatchMode):
         self._calls = 0
         self._warned: set[str] = set()
         self._decomposing: list[Any] = []
-        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else None
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else None
+        self._pool = pool
 
     def spread(self, x: Tensor) -> Tensor:
         """Return the input as every lane sees it; a block of one lane works on plain tensors."""
@@ -131,8 +132,8 @@ class Perturbation(TorchDispatchMode):
         self._each_alike(func, args, kwargs, lanes)
         # (copy.deepcopy may: it sets an empty tensor to the storage that it fills, and drops that tensor.)
         if target.lanes[0].shape != target.shape and (_out(func) or func is aten.resize_.default):
-            raise LockstepError(f"Expected an out= of shape {tuple(target.lanes[0].shape)} for {func._schema.name}, got "
-                                f"{tuple(target.shape)}.")
+            expected, got = tuple(target.lanes[0].shape), tuple(target.shape)
+            raise LockstepError(f"Expected an out= of shape {expected} for {func._schema.name}, got {got}.")
         target.perturbed = target.perturbed or is_perturbed(args, kwargs)
         return target
 
@@ -350,7 +351,9 @@ def _mark(result: Any, perturbed: bool) -> Any:
 
 def _check_dtypes(func: Any, args: Any, kwargs: Any) -> None:
     for leaf in tree_flatten((args, kwargs))[0]:
-        if isinstance(leaf, Tensor) and (leaf.is_complex() or leaf.is_floating_point() and leaf.dtype not in MANTISSA):
+        if not isinstance(leaf, Tensor):
+            continue
+        if leaf.is_complex() or (leaf.is_floating_point() and leaf.dtype not in MANTISSA):
             hint = "" if leaf.is_complex() else "; study low precision with mode rr and a virtual precision instead"
             raise InputError(f"Expected float32 or float64 tensors inside perturb(), got {str(leaf.dtype)[6:]} in "
                              f"{func._schema.name}{hint}.")
@@ -370,7 +373,7 @@ def _in_stock_format(func: Any, result: Any, args: Any) -> Any:
         shaped = [t for t in tree_flatten(args)[0] if isinstance(t, Tensor) and t.dim() == dim]
         formats = [(t.is_contiguous(), t.is_contiguous(memory_format=last)) for t in shaped]
         decided = [channels for plain, channels in formats if plain != channels]
-        if decided[:1] == [True] or func.overloadpacket is aten.convolution and any(decided):
+        if decided[:1] == [True] or (func.overloadpacket is aten.convolution and any(decided)):
             return tree_map(lambda t, d=dim, f=last: t.contiguous(memory_format=f)
                             if isinstance(t, Tensor) and t.dim() == d else t, result)
     return result

@@ -3,8 +3,8 @@
 Each rounding adds a variance proportional to the square of the partial sum that it rounds. A run of k terms with sum s
 and sum of squares q, started at p, is a walk: after m terms, taken in random order, its square has the mean
 (p + m s / k)^2 + q' m (k - m) / (k (k - 1)), with q' = q - s^2 / k. The kernel's order of addition enters through the
-runs (whose ends are known partial sums) or, for kernels with many partial sums at once, through the list of their sizes.
-The last rounding is never counted here: the caller carries it out.
+runs (whose ends are known partial sums) or, for kernels with many partial sums at once, through the list of their
+sizes. The last rounding is never counted here: the caller carries it out.
 """
 
 from dataclasses import dataclass

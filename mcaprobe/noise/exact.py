@@ -43,7 +43,7 @@ def is_exact(function: Any) -> bool:
     name = function._schema.name.split("::")[1]
     if function._overloadname in _INEXACT_OVERLOADS or name == "to":  # to() may narrow
         return False
-    if name in NAMES or name.rstrip("_") in NAMES and name.endswith("_") and not name.startswith("__"):
+    if name in NAMES or (name.rstrip("_") in NAMES and name.endswith("_") and not name.startswith("__")):
         return True
     if name == "ldexp" or torch.Tag.inplace_view in function.tags:
         return True

@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mcaprobe.noise.accumulation import Order, SequentialSquares, blocked_squares, operand_variance, ordered_squares, rounding_std
+from mcaprobe.noise.accumulation import (
+    Order,
+    SequentialSquares,
+    blocked_squares,
+    operand_variance,
+    ordered_squares,
+    rounding_std,
+)
 from mcaprobe.noise.exactness import exact_sums
 from mcaprobe.noise.site import Site
 from mcaprobe.rounding import split
@@ -241,6 +248,7 @@ def _traced_convolution(site: Site, *call: Any) -> Tensor:
 
 
 RULES: dict[Any, Callable[..., Any]] = {
-    aten.convolution: convolution, aten._convolution: _traced_convolution, aten.mm: mm, aten.bmm: bmm, aten.mv: mv, aten.dot: dot, aten.vdot: dot,
+    aten.convolution: convolution, aten._convolution: _traced_convolution,
+    aten.mm: mm, aten.bmm: bmm, aten.mv: mv, aten.dot: dot, aten.vdot: dot,
     aten.addmm: addmm, aten.addmv: addmv, aten.baddbmm: baddbmm,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Sums, means and average poolings: torch's own order of addition decides how many roundings meet which partial sum."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -30,6 +30,8 @@ def sum_(site: Site, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype
     if count < 2:
         return aten.sum.dim_IntList(x, dims, keepdim)
     order = order or (INNER if x.dim() - 1 in dims and x.is_contiguous() else OUTER)
+    if len(dims) == 1 and count <= (16 if order == OUTER else 8) and not order.tree:
+        return add_up(site, x.movedim(dims[0], 0)).reshape(total_shape(x, dims, keepdim))
     wide = x.double()
 
     def total(t: Tensor) -> Tensor:
@@ -39,6 +41,23 @@ def sum_(site: Site, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype
     terms, squares = total((x != 0).double()), total(wide.square())
     return noisy_sum(site, x, value, terms, squares, ordered_squares(value, squares, terms, order, count),
                      lambda: total(wide.abs()))
+
+
+def add_up(site: Site, terms: Sequence[Tensor] | Tensor) -> Tensor:
+    """Return the sum of a few tensors, one addition after the other.
+
+    Numbers of like size often have exact sums, which no mean over roundings knows.
+    """
+    total = terms[0]
+    for term in terms[1:]:
+        total = site.add(total, term)
+    return total
+
+
+def total_shape(x: Tensor, dims: list[int], keepdim: bool) -> list[int]:
+    """Return the shape of a sum of x over `dims`."""
+    kept = [1 if d in dims else n for d, n in enumerate(x.shape)]
+    return kept if keepdim else [n for d, n in enumerate(x.shape) if d not in dims]
 
 
 def noisy_sum(site: Site, x: Tensor, value: Tensor, terms: Tensor, squares: Tensor, spread: Tensor,

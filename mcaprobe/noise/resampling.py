@@ -1,6 +1,7 @@
 """Interpolation and average pooling: a few weighted taps each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -8,34 +9,53 @@ import torch
 from torch import Tensor
 
 from mcaprobe.noise.accumulation import Order, ordered_squares
-from mcaprobe.noise.reductions import noisy_sum
+from mcaprobe.noise.reductions import add_up, noisy_sum
 from mcaprobe.noise.site import Site
 
 aten = torch.ops.aten
 
 WINDOW = Order(fused=False)
+FEW = 9  # taps of a window that are added one by one
+
+
+def _taps(x: Tensor, pooled: Sequence[int], size: list[int], step: list[int], pad: list[int]) -> list[Tensor]:
+    """Return, for each place in a window, the elements of x there in all windows, 0 outside, of shape `pooled`."""
+    dims = len(size)
+    pads: list[int] = []
+    for d in range(dims):
+        reach = (pooled[d - dims] - 1) * step[d] + size[d]
+        pads = [pad[d], max(0, reach - pad[d] - x.shape[d - dims]), *pads]
+    padded = aten.constant_pad_nd(x, pads)
+    taps = []
+    for offset in product(*(range(k) for k in size)):
+        ranges = [slice(offset[d], offset[d] + (pooled[d - dims] - 1) * step[d] + 1, step[d]) for d in range(dims)]
+        taps.append(padded[(..., *ranges)])
+    return taps
 
 
 def _average_pool(pool: Callable[..., Tensor], dims: int) -> Callable[..., Tensor]:
-    def rule(site: Site, x: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
+    def rule(site: Site, x: Tensor, kernel_size: Any, stride: Any = (), padding: Any = (0,), ceil_mode: bool = False,
              count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
-        window = (kernel_size, stride or kernel_size, padding, ceil_mode)
-        full_count = prod(kernel_size) if len(kernel_size) == dims else kernel_size[0] ** dims
+        given = (kernel_size, stride or kernel_size, padding)
+        size, step, pad = (list(v) * dims if len(v) == 1 else list(v) for v in given)
 
         def total(t: Tensor) -> Tensor:
-            return pool(t, *window, True, 1)
+            return pool(t, size, step, pad, ceil_mode, True, 1)
 
-        wide = x.double()
-        value, terms, squares = total(wide), total((x != 0).double()), total(wide.square())
-        spread = ordered_squares(value, squares, terms, WINDOW, full_count)
-        summed = noisy_sum(site, x, value, terms, squares, spread, lambda: total(wide.abs()))
+        if prod(size) <= FEW:
+            summed = add_up(site, _taps(x, total(x).shape, size, step, pad))
+        else:
+            wide = x.double()
+            value, terms, squares = total(wide), total((x != 0).double()), total(wide.square())
+            spread = ordered_squares(value, squares, terms, WINDOW, prod(size))
+            summed = noisy_sum(site, x, value, terms, squares, spread, lambda: total(wide.abs()))
         if divisor_override is not None:
             return site.divide(summed, float(divisor_override))
         plane = torch.ones((1, *x.shape[-dims:]), dtype=x.dtype, device=x.device)
-        divisor = pool(plane, *window, True, 1)
+        divisor = total(plane)
         if count_include_pad:
             # The average of ones is the share of the window that lies inside: its inverse gives the divisor.
-            divisor = (divisor / pool(plane, *window, True, None)).round()
+            divisor = (divisor / pool(plane, size, step, pad, ceil_mode, True, None)).round()
         return site.divide(summed, divisor)
 
     return rule

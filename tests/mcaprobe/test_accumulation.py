@@ -48,7 +48,10 @@ def test_runs_follow_one_another():
     assert path.without_last().item() == pytest.approx(squares - (1 + sum(first) + sum(second)) ** 2)
 
 
-@pytest.mark.parametrize("terms, parts", [(t, n) for t in ([1.5, -2.0, 0.25, 3.0, -0.75, 1.0], [1.0] * 4, [5.0, 1.0]) for n in (1, 2) if len(t) % n == 0])
+@pytest.mark.parametrize(
+    "terms, parts",
+    [(t, n) for t in ([1.5, -2.0, 0.25, 3.0, -0.75, 1.0], [1.0] * 4, [5.0, 1.0]) for n in (1, 2) if len(t) % n == 0],
+)
 def test_parts_are_summed_from_zero_and_added(terms, parts):
     size, total = len(terms) // parts, 0.0
     orders = np.array(list(permutations(terms)))
@@ -64,10 +67,19 @@ def test_parts_are_summed_from_zero_and_added(terms, parts):
     assert blocked_squares(*given).item() == pytest.approx(squares.mean(), abs=1e-9)
 
 
-@pytest.mark.parametrize("order, count", [
-    (Order(fused=False), 6), (Order(), 6), (Order(block=2), 6), (Order(block=4), 6), (Order(unroll=2, vector=2, fused=False), 6),
-    (Order(unroll=3, vector=1), 5), (Order(vector=4, tree=True, fused=False), 7), (Order(unroll=4, vector=8), 5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "order, count",
+    [
+        (Order(fused=False), 6),
+        (Order(), 6),
+        (Order(block=2), 6),
+        (Order(block=4), 6),
+        (Order(unroll=2, vector=2, fused=False), 6),
+        (Order(unroll=3, vector=1), 5),
+        (Order(vector=4, tree=True, fused=False), 7),
+        (Order(unroll=4, vector=8), 5),
+    ],
+)
 def test_kernels_with_several_partial_sums(order, count):
     """Every order of the terms, through a slow kernel of the same structure."""
     g = np.random.default_rng(0)
@@ -106,7 +118,9 @@ def _slow_kernel(order: Order, x: np.ndarray) -> float:
     columns = []
     for column in range(min(order.vector, len(x))):
         of_column = x[column :: order.vector]
-        columns.append(line([chain(of_column[row :: order.unroll]) for row in range(min(order.unroll, len(of_column)))]))
+        columns.append(
+            line([chain(of_column[row :: order.unroll]) for row in range(min(order.unroll, len(of_column)))])
+        )
     if order.tree:
         while len(columns) > 1:
             half = len(columns) // 2
@@ -119,7 +133,11 @@ def _slow_kernel(order: Order, x: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 15, 16, 17, 31, 100, 255, 256, 257, 1000, 5000, 70000])
-@pytest.mark.parametrize("order", [Order(fused=False, cascade=True), Order(fused=False, unroll=4, vector=8, cascade=True)], ids=["outer", "inner"])
+@pytest.mark.parametrize(
+    "order",
+    [Order(fused=False, cascade=True), Order(fused=False, unroll=4, vector=8, cascade=True)],
+    ids=["outer", "inner"],
+)
 def test_a_cascade_is_cheaper_than_a_chain_and_adds_every_term(order, count):
     """Equal terms: partial sums m/K. A chain has mean square K/3; a cascade of runs of 16 far less."""
     a, b = coefficients(order, count)
@@ -129,7 +147,10 @@ def test_a_cascade_is_cheaper_than_a_chain_and_adds_every_term(order, count):
         assert a < chain[0] / 8
 
 
-@pytest.mark.parametrize("mode, perturbed, c", [("random", False, 0.75), ("random", True, 0.82), ("nearness", True, 0.61), ("nearness", False, 0.61)])
+@pytest.mark.parametrize(
+    "mode, perturbed, c",
+    [("random", False, 0.75), ("random", True, 0.82), ("nearness", True, 0.61), ("nearness", False, 0.61)],
+)
 def test_the_constants_are_those_of_the_specification(mode, perturbed, c):
     """std = c 2^-24 |partial sum|: .75 (`random`, .80 to .84 with inputs that vary) and .61 (`nearness`)."""
     std = rounding_std(tensor(1.0), Arithmetic(mode), perturbed, torch.float32).item()
@@ -138,7 +159,9 @@ def test_the_constants_are_those_of_the_specification(mode, perturbed, c):
 
 def test_the_relative_unit_is_the_rms_of_an_ulp():
     x = np.exp2(np.random.default_rng(0).uniform(-10, 10, 200_000)).astype(np.float32)
-    assert relative_unit(torch.float32) == pytest.approx(np.sqrt(np.mean((np.spacing(x) / x.astype(np.float64)) ** 2)), rel=2e-3)
+    assert relative_unit(torch.float32) == pytest.approx(
+        np.sqrt(np.mean((np.spacing(x) / x.astype(np.float64)) ** 2)), rel=2e-3
+    )
 
 
 @pytest.mark.parametrize("mode, precision", [("pb", 11), ("full", 24), ("rr", 11)])
@@ -153,15 +176,33 @@ def test_inbound_noise_of_a_product(mode, precision):
 
 def test_exactness_is_asked_of_modes_that_keep_exact_results_only():
     x = torch.arange(6.0)
-    for mode, expected in (("random", True), ("nearness", True), ("rr", True), ("up_down", None), ("pb", None), ("full", None)):
+    for mode, expected in (
+        ("random", True),
+        ("nearness", True),
+        ("rr", True),
+        ("up_down", None),
+        ("pb", None),
+        ("full", None),
+    ):
         proven = exact_sums(Arithmetic(mode), (x,), lambda: x.abs().sum())
         assert (proven is None) if expected is None else bool(proven)
 
 
-@pytest.mark.parametrize("values, exact", [
-    ([1.0, 2.0**23], True), ([1.0, 2.0**24], False), ([0.5, 2.0**23], False), ([0.1, 0.2], False), ([0.0, 0.0], True), ([3.0], True),
-    ([2.0**-149, 2.0**-140], True), ([float("inf"), 1.0], False), ([float("nan"), 1.0], False), ([2.0**127, 2.0**127], False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values, exact",
+    [
+        ([1.0, 2.0**23], True),
+        ([1.0, 2.0**24], False),
+        ([0.5, 2.0**23], False),
+        ([0.1, 0.2], False),
+        ([0.0, 0.0], True),
+        ([3.0], True),
+        ([2.0**-149, 2.0**-140], True),
+        ([float("inf"), 1.0], False),
+        ([float("nan"), 1.0], False),
+        ([2.0**127, 2.0**127], False),
+    ],
+)
 def test_the_bound_of_exact_sums(values, exact):
     x = torch.tensor(values)
     proven = exact_sums(Arithmetic("random"), (x,), lambda: x.double().abs().sum())

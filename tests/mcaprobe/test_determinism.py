@@ -130,9 +130,15 @@ def test_inputs_parameters_and_global_generators_are_untouched(net):
 
 def test_the_memory_format_changes_only_what_the_stock_kernel_changes(net):
     last = X.contiguous(memory_format=torch.channels_last)
-    for call in (lambda x: x * 0.3, lambda x: F.avg_pool2d(x, 2), lambda x: x.exp(), lambda x: x + 0.1,
-                 lambda x: F.batch_norm(x, torch.zeros(2), torch.ones(2)), lambda x: F.interpolate(x, size=(5, 5), mode="bilinear"),
-                 lambda x: F.softmax(x, 1)):  # fmt: skip
+    for call in (
+        lambda x: x * 0.3,
+        lambda x: F.avg_pool2d(x, 2),
+        lambda x: x.exp(),
+        lambda x: x + 0.1,
+        lambda x: F.batch_norm(x, torch.zeros(2), torch.ones(2)),
+        lambda x: F.interpolate(x, size=(5, 5), mode="bilinear"),
+        lambda x: F.softmax(x, 1),
+    ):
         with perturb():
             a = call(X)
         with perturb():
@@ -187,14 +193,14 @@ def test_call_numbers_do_not_depend_on_the_lanes(net):
 def test_an_operator_without_the_input_is_perturbed_for_each_sample():
     """Weight standardisation, a positional table: no lane tensor goes in, one comes out."""
     weight, table = torch.randn(4, 3), torch.arange(7)
-    with torch.no_grad(), lockstep([0, 1]) as block:
+    with torch.no_grad(), lockstep([0, 1]):
         for y in (weight * 0.3, table / 7, weight - weight.mean(1, keepdim=True)):
             assert isinstance(y, LaneTensor) and not torch.equal(*y.lanes[1:])
         stock = lanes_of(weight * 0.3)[0]
     assert torch.equal(stock, weight * 0.3)
 
 
-@pytest.mark.parametrize("bad", [dict(seed=-1), dict(samples=[-1]), dict(samples=[], reference=False), dict(mode="up")])
+@pytest.mark.parametrize("bad", [{"seed": -1}, {"samples": [-1]}, {"samples": [], "reference": False}, {"mode": "up"}])
 def test_settings_that_cannot_be_are_refused(bad):
     with pytest.raises(InputError), lockstep(**{"samples": [0], **bad}):
         pass

@@ -89,7 +89,7 @@ def test_square_roots_are_the_neighbours_of_the_exact_root(dtype):
 def test_the_share_of_upward_roundings(dtype, mode):
     a, b = torch.full((20000,), 1.0, dtype=dtype), torch.full((20000,), 3.0, dtype=dtype)
     y = site(mode).divide(a, b)
-    low, high = twin.neighbours(Fraction(1, 3), DTYPES[dtype])
+    _low, high = twin.neighbours(Fraction(1, 3), DTYPES[dtype])
     up = twin.outcomes(Fraction(1, 3), DTYPES[dtype], mode)[high]
     assert abs((y == float(high)).double().mean().item() - float(up)) < 5 * sqrt(up * (1 - up) / 20000)
 
@@ -100,7 +100,9 @@ def test_zero_operands_stay(mode):
     s = site(mode)
     assert not s.multiply(x, zero).any() and not s.divide(zero, x.abs() + 1).any() and not s.sqrt(zero).any()
     if mode not in ("pb", "full"):  # these perturb x itself
-        assert torch.equal(s.add(x, zero), x) and torch.equal(s.fma(x, zero, x), x) and torch.equal(s.subtract(x, 0.0), x)
+        assert (
+            torch.equal(s.add(x, zero), x) and torch.equal(s.fma(x, zero, x), x) and torch.equal(s.subtract(x, 0.0), x)
+        )
 
 
 def test_special_values_are_those_of_ieee():
@@ -130,8 +132,21 @@ def test_vector_math_has_one_rounding_of_the_exact_value():
 def test_vector_math_leaves_exact_values(dtype):
     zero, one = torch.zeros(50, dtype=dtype), torch.ones(50, dtype=dtype)
     with perturb("random"):
-        values = [zero.exp(), one.log(), zero.tanh(), zero.sin(), zero.erf(), zero.sigmoid() * 2, (3 * one).pow(4), zero.expm1(),
-                  one.sqrt(), one.rsqrt(), (2 * one).reciprocal(), F.gelu(zero), F.silu(zero)]  # fmt: skip
+        values = [
+            zero.exp(),
+            one.log(),
+            zero.tanh(),
+            zero.sin(),
+            zero.erf(),
+            zero.sigmoid() * 2,
+            (3 * one).pow(4),
+            zero.expm1(),
+            one.sqrt(),
+            one.rsqrt(),
+            (2 * one).reciprocal(),
+            F.gelu(zero),
+            F.silu(zero),
+        ]
     expected = [1, 0, 0, 0, 0, 1, 81, 0, 1, 1, 0.5, 0, 0]
     for got, number in zip(values, expected, strict=True):
         assert (got == number).all(), (number, got[:4])
@@ -206,12 +221,34 @@ def test_lerp_reaches_both_ends():
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", ["gelu", "gelu-tanh", "silu", "sigmoid", "softplus", "mish", "elu", "selu", "hardswish",
-                                  "tanh", "exp", "softmax", "log_softmax", "logsigmoid", "normalize"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gelu",
+        "gelu-tanh",
+        "silu",
+        "sigmoid",
+        "softplus",
+        "mish",
+        "elu",
+        "selu",
+        "hardswish",
+        "tanh",
+        "exp",
+        "softmax",
+        "log_softmax",
+        "logsigmoid",
+        "normalize",
+    ],
+)
 def test_formulas_stay_near_the_true_value_and_move(name, dtype):
-    function = {"gelu-tanh": nn.GELU("tanh"), "tanh": torch.tanh, "exp": torch.exp,
-                "softmax": lambda x: F.softmax(x, -1), "log_softmax": lambda x: F.log_softmax(x, -1)
-                }.get(name) or getattr(F, name)  # fmt: skip
+    function = {
+        "gelu-tanh": nn.GELU("tanh"),
+        "tanh": torch.tanh,
+        "exp": torch.exp,
+        "softmax": lambda x: F.softmax(x, -1),
+        "log_softmax": lambda x: F.log_softmax(x, -1),
+    }.get(name) or getattr(F, name)
     x = torch.randn(4, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
     truth, unit = function(x.double()), 2.0 ** -twin.MANTISSA[DTYPES[dtype]]
     y = samples(lambda: function(x), 20, mode="nearness").double()

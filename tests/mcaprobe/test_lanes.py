@@ -38,8 +38,17 @@ def differ(y: torch.Tensor) -> bool:
 
 def factories(x):
     noisy = x * 0.3
-    made = [torch.zeros(2, 3, 8, 8), torch.zeros_like(X), x.new_zeros(2, 3, 8, 8), X.new_empty(2, 3, 8, 8), X.clone(),
-            torch.empty_like(X), torch.full((2, 3, 8, 8), 2.0), torch.ones_like(x), X.to(torch.float32, copy=True)]  # fmt: skip
+    made = [
+        torch.zeros(2, 3, 8, 8),
+        torch.zeros_like(X),
+        x.new_zeros(2, 3, 8, 8),
+        X.new_empty(2, 3, 8, 8),
+        X.clone(),
+        torch.empty_like(X),
+        torch.full((2, 3, 8, 8), 2.0),
+        torch.ones_like(x),
+        X.to(torch.float32, copy=True),
+    ]
     for buffer in made:
         buffer[...] = noisy
     scalar = torch.tensor([0.0, 1.0])
@@ -63,7 +72,12 @@ def indexing(x):
     noisy = (x * 0.3).flatten(2)
     index = noisy.argmax(-1, keepdim=True)
     order = noisy.argsort(-1)
-    return noisy.gather(-1, index), noisy.gather(-1, order), X.flatten(2).gather(-1, index), noisy[:, index[0, :, 0] % 3]
+    return (
+        noisy.gather(-1, index),
+        noisy.gather(-1, order),
+        X.flatten(2).gather(-1, index),
+        noisy[:, index[0, :, 0] % 3],
+    )
 
 
 def in_place(x):
@@ -86,12 +100,23 @@ def out_arguments(x):
 class Structured(nn.Module):
     def forward(self, x):
         y = x * 0.3
-        return {"y": y, "pair": (y + 0.1, [y.amax(1), None]), "number": 3, "name": "a", "nothing": None, "flag": y.shape[0] > 1}
+        return {
+            "y": y,
+            "pair": (y + 0.1, [y.amax(1), None]),
+            "number": 3,
+            "name": "a",
+            "nothing": None,
+            "flag": y.shape[0] > 1,
+        }
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("function", [factories, slices, indexing, in_place, out_arguments, Structured()], ids=lambda f: getattr(f, "__name__", "structured"))
+@pytest.mark.parametrize(
+    "function",
+    [factories, slices, indexing, in_place, out_arguments, Structured()],
+    ids=lambda f: getattr(f, "__name__", "structured"),
+)
 def test_each_lane_is_a_run_of_its_own(function, threads, context):
     y = in_lanes(function, threads=threads, context=context)
     assert any(isinstance(t, LaneTensor) and differ(t) for t in _leaves(y))
@@ -99,7 +124,9 @@ def test_each_lane_is_a_run_of_its_own(function, threads, context):
 
 def test_outputs_keep_their_structure():
     y = in_lanes(Structured())
-    assert y["number"] == 3 and y["name"] == "a" and y["nothing"] is None and y["flag"] is True and y["pair"][1][1] is None
+    assert (
+        y["number"] == 3 and y["name"] == "a" and y["nothing"] is None and y["flag"] is True and y["pair"][1][1] is None
+    )
     assert isinstance(y["pair"][0], LaneTensor) and y["pair"][0].shape == (2, 3, 8, 8)
 
 
@@ -107,7 +134,12 @@ def test_a_lane_tensor_looks_like_the_tensor_of_one_run():
     with torch.no_grad(), lockstep([0, 1]) as block:
         y = block.spread(X).permute(0, 2, 3, 1)[:, ::2] * 0.3
         assert (y.shape, y.dtype, y.device, y.dim(), len(y)) == ((2, 4, 8, 3), torch.float32, X.device, 4, 2)
-        assert y.numel() == 192 and y.stride() == (X.permute(0, 2, 3, 1)[:, ::2] * 0.3).stride() and "3 lanes" in repr(y) and y.element_size() == 4
+        assert (
+            y.numel() == 192
+            and y.stride() == (X.permute(0, 2, 3, 1)[:, ::2] * 0.3).stride()
+            and "3 lanes" in repr(y)
+            and y.element_size() == 4
+        )
         assert [row.shape for row in y] == [(4, 8, 3)] * 2
     assert len(lanes_of(y)) == 3 and lanes_of(X) == (X,)
 
@@ -132,17 +164,28 @@ def test_samples_that_agree_give_a_number():
             raise AssertionError
 
 
-@pytest.mark.parametrize("ask", [
-    lambda y: (y * 0.3)[0, 0, 0, 0].item(), lambda y: float((y * 0.3).sum()), lambda y: bool(((y * 0.3) * 1e7).long().sum() % 2),
-    lambda y: ((y * 0.3) * 1e8).frac().gt(0.5).nonzero(), lambda y: y[((y * 0.3) * 1e8).frac() > 0.5],
-    lambda y: (y * 0.3).unique()[: int((y * 0.3).sum() * 1e7)], lambda y: torch.equal((y * 0.3), (y * 0.3)) or 1 / 0,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda y: (y * 0.3)[0, 0, 0, 0].item(),
+        lambda y: float((y * 0.3).sum()),
+        lambda y: bool(((y * 0.3) * 1e7).long().sum() % 2),
+        lambda y: ((y * 0.3) * 1e8).frac().gt(0.5).nonzero(),
+        lambda y: y[((y * 0.3) * 1e8).frac() > 0.5],
+        lambda y: (y * 0.3).unique()[: int((y * 0.3).sum() * 1e7)],
+        lambda y: torch.equal((y * 0.3), (y * 0.3)) or 1 / 0,
+    ],
+)
 def test_samples_that_disagree_are_refused(ask):
     with torch.no_grad(), lockstep([0, 1, 2, 3, 4, 5]) as block, pytest.raises(LockstepError, match="disagree on"):
         ask(block.spread(X))
 
 
-@pytest.mark.parametrize("leave", [lambda y: y.numpy(), lambda y: y.tolist(), np.asarray, np.array], ids=["numpy", "tolist", "asarray", "array"])
+@pytest.mark.parametrize(
+    "leave",
+    [lambda y: y.numpy(), lambda y: y.tolist(), np.asarray, np.array],
+    ids=["numpy", "tolist", "asarray", "array"],
+)
 def test_leaving_torch_is_refused(leave):
     with torch.no_grad(), lockstep([0, 1]) as block, pytest.raises(LockstepError, match="numpy or Python lists"):
         leave(block.spread(X) * 0.3)
@@ -150,7 +193,11 @@ def test_leaving_torch_is_refused(leave):
 
 def test_writing_into_a_tensor_from_outside_is_refused():
     outside = torch.zeros(2, 3, 8, 8)
-    for write in (lambda x: outside.copy_(x * 0.3), lambda x: outside.mul_(0.3), lambda x: outside.__setitem__(0, x[0] * 0.3)):
+    for write in (
+        lambda x: outside.copy_(x * 0.3),
+        lambda x: outside.mul_(0.3),
+        lambda x: outside.__setitem__(0, x[0] * 0.3),
+    ):
         with torch.no_grad(), lockstep([0, 1]) as block, pytest.raises(LockstepError, match="outside the run"):
             write(block.spread(X))
     assert not outside.any()
@@ -200,7 +247,10 @@ def test_deepcopy_inside_a_block():
         noisy = x * 0.3
         again = copy.deepcopy(noisy)
         y = copy.deepcopy(conv)(copy.deepcopy(norm)(x))
-    assert all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in zip(lanes_of(noisy), lanes_of(again), strict=True))
+    assert all(
+        torch.equal(a, b) and a.data_ptr() != b.data_ptr()
+        for a, b in zip(lanes_of(noisy), lanes_of(again), strict=True)
+    )
     with torch.no_grad():
         stock = conv(norm(X))
     assert (lanes_of(y)[0] - stock).abs().max() < 1e-5 and differ(y)
@@ -218,7 +268,9 @@ def test_dropout_draws_the_same_mask_in_each_lane(context):
     with context():
         stock, stock_z, stock_u = F.dropout(X * 0.3, 0.4, True), torch.randn_like(X), torch.rand(3)
     assert all(torch.equal(lane == 0, stock == 0) for lane in lanes_of(y))
-    assert all(torch.equal(lane, stock_z) for lane in lanes_of(z)) and all(torch.equal(lane, stock_u) for lane in lanes_of(u))
+    assert all(torch.equal(lane, stock_z) for lane in lanes_of(z)) and all(
+        torch.equal(lane, stock_u) for lane in lanes_of(u)
+    )
     assert torch.equal(after, torch.get_rng_state())
 
 
@@ -237,37 +289,77 @@ def test_integers_booleans_and_empty_tensors():
         assert whole.dtype == torch.int32 and (whole + 1).dtype == torch.int32 and (whole > 3).dtype == torch.bool
         assert (whole / 3).dtype == torch.float32 and whole.sum().dtype == torch.int64
         none = x[:0]
-        for y in (none * 0.3, none.exp(), F.relu(none), none.mean((2, 3)), F.conv2d(none, torch.randn(4, 3, 3, 3)),
-                  F.softmax(none, 1), none.sum(), none.cumsum(1), F.avg_pool2d(none, 2), none @ torch.ones(8, 2),
-                  F.layer_norm(none, [8]), F.interpolate(none, size=(4, 4), mode="bilinear"), none.prod()):  # fmt: skip
+        for y in (
+            none * 0.3,
+            none.exp(),
+            F.relu(none),
+            none.mean((2, 3)),
+            F.conv2d(none, torch.randn(4, 3, 3, 3)),
+            F.softmax(none, 1),
+            none.sum(),
+            none.cumsum(1),
+            F.avg_pool2d(none, 2),
+            none @ torch.ones(8, 2),
+            F.layer_norm(none, [8]),
+            F.interpolate(none, size=(4, 4), mode="bilinear"),
+            none.prod(),
+        ):
             assert isinstance(y, LaneTensor) and all(lane.shape == y.shape for lane in lanes_of(y))
 
 
 def test_tensors_without_dimensions():
     with torch.no_grad(), lockstep([0, 1]) as block:
         y = block.spread(X).sum() * 0.3
-        for z in (y.exp(), y.sum(), y.sum(0), y.mean(0), y.softmax(0), y.log_softmax(0), y.cumsum(0), y.cumprod(0), y.prod(),
-                  y + X.sum(), y.sigmoid(), y**2.5, y.var(unbiased=False), torch.lerp(y, y + 1, 0.3)):  # fmt: skip
+        for z in (
+            y.exp(),
+            y.sum(),
+            y.sum(0),
+            y.mean(0),
+            y.softmax(0),
+            y.log_softmax(0),
+            y.cumsum(0),
+            y.cumprod(0),
+            y.prod(),
+            y + X.sum(),
+            y.sigmoid(),
+            y**2.5,
+            y.var(unbiased=False),
+            torch.lerp(y, y + 1, 0.3),
+        ):
             assert z.shape == () and isinstance(z, LaneTensor)
 
 
-@pytest.mark.parametrize("call, name", [
-    (lambda x: x.bfloat16() * 0.3, "bfloat16"), (lambda x: x.half() @ x.half(), "float16"),
-    (lambda x: torch.complex(x, x) * 2, "complex64"), (lambda x: torch.view_as_complex(X.view(2, 3, 8, 4, 2)).abs(), "complex64"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call, name",
+    [
+        (lambda x: x.bfloat16() * 0.3, "bfloat16"),
+        (lambda x: x.half() @ x.half(), "float16"),
+        (lambda x: torch.complex(x, x) * 2, "complex64"),
+        (lambda x: torch.view_as_complex(X.view(2, 3, 8, 4, 2)).abs(), "complex64"),
+    ],
+)
 def test_other_formats_are_refused(call, name):
     with torch.no_grad(), perturb(), pytest.raises(InputError, match=f"Expected float32 or float64 .* got {name}"):
         call(X)
 
 
 def test_autocast_is_refused():
-    with torch.no_grad(), perturb(), torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(InputError, match="bfloat16"):
+    with (
+        torch.no_grad(),
+        perturb(),
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(InputError, match="bfloat16"),
+    ):
         F.linear(X, torch.randn(4, 8))
 
 
 def test_moving_between_formats_is_allowed():
     y = in_lanes(lambda x: ((x.double() * 0.3).float(), (x * 3).to(torch.int64), x.double() + 0.1, x.bool()))
-    assert [t.dtype for t in y] == [torch.float32, torch.int64, torch.float64, torch.bool] and differ(y[0]) and differ(y[2])
+    assert (
+        [t.dtype for t in y] == [torch.float32, torch.int64, torch.float64, torch.bool]
+        and differ(y[0])
+        and differ(y[2])
+    )
 
 
 def test_outside_a_block_lanes_run_stock_operators():
@@ -279,8 +371,12 @@ def test_outside_a_block_lanes_run_stock_operators():
 
 def test_joining_and_picking():
     a, b = torch.ones(2), torch.zeros(2)
-    tree = join_lanes([{"t": a, "n": 2, "s": "x", "nan": float("nan")}, {"t": b, "n": 2, "s": "x", "nan": float("nan")}], True)
-    assert lane_count(tree) == 2 and lane_count({"a": [1, a]}) is None and pick_lane(tree, 1)["t"] is b and tree["n"] == 2
+    tree = join_lanes(
+        [{"t": a, "n": 2, "s": "x", "nan": float("nan")}, {"t": b, "n": 2, "s": "x", "nan": float("nan")}], True
+    )
+    assert (
+        lane_count(tree) == 2 and lane_count({"a": [1, a]}) is None and pick_lane(tree, 1)["t"] is b and tree["n"] == 2
+    )
     for other in ({"t": b, "n": 3}, {"t": torch.ones(3), "n": 2}, {"t": b.double(), "n": 2}):
         with pytest.raises(LockstepError):
             join_lanes([{"t": a, "n": 2}, other], True)

@@ -18,21 +18,46 @@ DRAWS = 240
 MODES = ("random", "nearness")
 
 
-def conv(channels, sizes, outputs, kernel, *, stride=1, padding=0, dilation=1, groups=1, bias=True, transposed=False,
-         direct=False, output_padding=0, data="normal"):  # fmt: skip
+def conv(
+    channels,
+    sizes,
+    outputs,
+    kernel,
+    *,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    bias=True,
+    transposed=False,
+    direct=False,
+    output_padding=0,
+    data="normal",
+):
     dims = len(sizes)
 
     def every(v):
         return (v,) * dims if isinstance(v, int) else v
 
     shape = (channels, outputs // groups) if transposed else (outputs, channels // groups)
-    return dict(kind="conv", x=(channels, *sizes), w=(*shape, *kernel), bias=outputs if bias else None, direct=direct,
-                stride=every(stride), padding=every(padding), dilation=every(dilation), groups=groups, data=data,
-                transposed=transposed, output_padding=every(output_padding))  # fmt: skip
+    return {
+        "kind": "conv",
+        "x": (channels, *sizes),
+        "w": (*shape, *kernel),
+        "bias": outputs if bias else None,
+        "direct": direct,
+        "stride": every(stride),
+        "padding": every(padding),
+        "dilation": every(dilation),
+        "groups": groups,
+        "data": data,
+        "transposed": transposed,
+        "output_padding": every(output_padding),
+    }
 
 
 def matrix(kind, rows, inner, columns, data="normal"):
-    return dict(kind=kind, x=(rows, inner), w=(inner, columns), data=data)
+    return {"kind": kind, "x": (rows, inner), "w": (inner, columns), "data": data}
 
 
 CASES = {
@@ -77,7 +102,7 @@ CASES = {
     "linear-3d": matrix("linear-3d", 6, 24, 6),
     "mv": matrix("mv", 24, 96, 1),
     "dot": matrix("dot", 1, 300, 1),
-}  # fmt: skip
+}
 
 
 def operands(case: dict, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -128,8 +153,9 @@ def run_twin(case: dict, x, w, bias, mode: str):
     if case["kind"] == "conv":
         rest = (TWIN_SAMPLES, case["stride"], case["padding"], case["dilation"], case["groups"])
         if case["transposed"]:
-            return twin.transposed_convolution(rounding, x[None], w, bias, *rest, case["output_padding"],
-                                               case["direct"])[:, 0]
+            return twin.transposed_convolution(
+                rounding, x[None], w, bias, *rest, case["output_padding"], case["direct"]
+            )[:, 0]
         return twin.convolution(rounding, x[None], w, bias, *rest, case["direct"])[:, 0]
     rows, columns = x[:, None, :], w.T[None]
     shape = (*np.broadcast_shapes(rows.shape, columns.shape)[:-1], x.shape[1])
@@ -220,7 +246,11 @@ def image_with_background(g):
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_zero_background_stays_bit_exact(mode, bias):
     g = torch.Generator().manual_seed(0)
-    x, w, b = image_with_background(g), torch.randn(4, 3, 3, 3, generator=g), torch.randn(4, generator=g) if bias else None
+    x, w, b = (
+        image_with_background(g),
+        torch.randn(4, 3, 3, 3, generator=g),
+        torch.randn(4, generator=g) if bias else None,
+    )
     stock = F.conv2d(x, w, b, padding=1)
     y = perturbed(lambda: F.conv2d(x, w, b, padding=1), mode)
     far = F.max_pool2d(x.abs().amax(1, keepdim=True), 3, 1, 1)[0, 0] == 0
@@ -237,10 +267,17 @@ def test_integers_times_dyadic_weights_stay_exact(mode, dtype):
     x = torch.randint(0, 256, (2, 5, 9, 9), generator=g).to(dtype)
     w = torch.randint(-32, 33, (4, 5, 3, 3), generator=g).to(dtype) / 64
     b = torch.randint(-8, 9, (4,), generator=g).to(dtype) / 4
-    for call in (lambda: F.conv2d(x, w, b, padding=1), lambda: F.conv2d(x, w), lambda: F.conv_transpose2d(x, w.transpose(0, 1), b),
-                 lambda: F.conv2d(x.repeat(8, 1, 1, 1), w, b), lambda: F.linear(x, w.new_ones(3, 9), b[:3]),
-                 lambda: x.flatten(2)[0] @ x.flatten(2)[0].T, lambda: torch.mv(x[0, 0], x[0, 0, 0]),
-                 lambda: torch.dot(x[0, 0, 0], x[0, 0, 1]), lambda: x.flatten(2) @ x.flatten(2).transpose(1, 2)):  # fmt: skip
+    for call in (
+        lambda: F.conv2d(x, w, b, padding=1),
+        lambda: F.conv2d(x, w),
+        lambda: F.conv_transpose2d(x, w.transpose(0, 1), b),
+        lambda: F.conv2d(x.repeat(8, 1, 1, 1), w, b),
+        lambda: F.linear(x, w.new_ones(3, 9), b[:3]),
+        lambda: x.flatten(2)[0] @ x.flatten(2)[0].T,
+        lambda: torch.mv(x[0, 0], x[0, 0, 0]),
+        lambda: torch.dot(x[0, 0, 0], x[0, 0, 1]),
+        lambda: x.flatten(2) @ x.flatten(2).transpose(1, 2),
+    ):
         stock = call()
         assert torch.equal(perturbed(call, mode), stock.expand(3, *stock.shape))
 

@@ -73,7 +73,9 @@ def test_underflow_keeps_the_sign_of_the_result():
 def test_overflow_gives_the_largest_number_or_infinity():
     q = twin.exact(np.finfo(np.float32).max) + Fraction(2) ** 102
     agree(draw(q, torch.float32, Arithmetic("random")), twin.outcomes(q, np.float32, "random"))
-    far = round_wide(torch.full((2000,), 1e39, dtype=torch.float64), torch.float32, Arithmetic("random"), Stream(0, 0, 0))
+    far = round_wide(
+        torch.full((2000,), 1e39, dtype=torch.float64), torch.float32, Arithmetic("random"), Stream(0, 0, 0)
+    )
     assert set(far.tolist()) == {float(np.finfo(np.float32).max), inf}
 
 
@@ -82,7 +84,9 @@ def test_overflow_gives_the_largest_number_or_infinity():
 def test_zeros_infinities_and_nan_are_never_perturbed(mode, dtype):
     value = torch.tensor([0.0, -0.0, inf, -inf, nan], dtype=dtype)
     y = round_pair(value, torch.zeros(5, dtype=torch.float64), Arithmetic(mode), Stream(0, 0, 0))
-    assert torch.equal(y.nan_to_num(7), value.nan_to_num(7)) and torch.equal(torch.signbit(y[:2]), torch.signbit(value[:2]))
+    assert torch.equal(y.nan_to_num(7), value.nan_to_num(7)) and torch.equal(
+        torch.signbit(y[:2]), torch.signbit(value[:2])
+    )
     wide = round_wide(value.double(), dtype, Arithmetic(mode), Stream(0, 0, 0))
     assert torch.equal(wide.nan_to_num(7), value.nan_to_num(7))
 
@@ -98,8 +102,12 @@ def test_exact_results_stay(mode):
 def test_rr_adds_noise_of_the_virtual_precision(bits, dtype):
     q = Fraction(11, 7)  # not a binary number
     q = twin.exact(twin.nearest(q, DTYPES[dtype]))
-    y = round_pair(torch.full((DRAWS,), float(q), dtype=dtype), torch.zeros(DRAWS, dtype=torch.float64),
-                   Arithmetic("rr", bits), Stream(0, 0, bits)).double()
+    y = round_pair(
+        torch.full((DRAWS,), float(q), dtype=dtype),
+        torch.zeros(DRAWS, dtype=torch.float64),
+        Arithmetic("rr", bits),
+        Stream(0, 0, bits),
+    ).double()
     amplitude = 2.0 ** (1 - bits)  # e = 1 for 1 <= x < 2
     assert (y - float(q)).abs().max() <= amplitude / 2 * (1 + 2.0**-10)
     assert y.std().item() == pytest.approx(amplitude / sqrt(12), rel=0.02)

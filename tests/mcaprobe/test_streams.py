@@ -42,7 +42,7 @@ def test_distributions():
     normal, uniform, coin = (draws(kind, (5, 6, 7)).double() for kind in ("normal", "uniform", "coin"))
     assert abs(normal.mean()) < 5 / sqrt(N) and abs(normal.var() - 1) < 5 * sqrt(2 / N)
     assert abs((normal**4).mean() - 3) < 5 * sqrt(96 / N)
-    assert 0 <= uniform.min() and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 5 / sqrt(12 * N)
+    assert uniform.min() >= 0 and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 5 / sqrt(12 * N)
     counts = torch.histc(uniform, 64, 0, 1)
     assert ((counts - N / 64) ** 2 / (N / 64)).sum() < 63 + 5 * sqrt(2 * 63)
     assert abs(coin.mean() - 0.5) < 2.5 / sqrt(N)
@@ -61,4 +61,8 @@ def test_any_number_of_draws(kind, count):
 
 
 def test_types():
-    assert [draws(k, (0, 0, 0), 3).dtype for k in ("normal", "uniform", "coin")] == [torch.float32, torch.float32, torch.bool]
+    assert [draws(k, (0, 0, 0), 3).dtype for k in ("normal", "uniform", "coin")] == [
+        torch.float32,
+        torch.float32,
+        torch.bool,
+    ]

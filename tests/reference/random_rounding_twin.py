@@ -123,8 +123,9 @@ def _order(channels: int, kernel, unit: int):
                 yield channel, tap
 
 
-def transposed_convolution(rounding: Rounding, x, w, bias, samples: int, stride, padding, dilation, groups: int,
-                           output_padding, direct: bool):
+def transposed_convolution(
+    rounding: Rounding, x, w, bias, samples: int, stride, padding, dilation, groups: int, output_padding, direct: bool
+):
     """Return `samples` results of a transposed convolution in a stated order of its multiply-adds.
 
     Args:
@@ -134,8 +135,10 @@ def transposed_convolution(rounding: Rounding, x, w, bias, samples: int, stride,
     """
     kernel, dims = w.shape[2:], len(w.shape) - 2
     sizes, outputs, per_group = x.shape[2:], w.shape[1], w.shape[0] // groups
-    full = [(sizes[d] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (kernel[d] - 1) + 1 + output_padding[d]
-            for d in range(dims)]  # fmt: skip
+    full = [
+        (sizes[d] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (kernel[d] - 1) + 1 + output_padding[d]
+        for d in range(dims)
+    ]
     total = np.zeros((samples, x.shape[0], outputs * groups, *full))
     for o in np.ndindex(outputs * groups):
         group = o[0] // outputs

@@ -77,7 +77,7 @@ def outcomes(q: Fraction, dtype, mode: str, bits: int | None = None) -> dict:
 
 def _parker(q: Fraction, dtype, bits: int) -> dict:
     """q + 2^(e - t) xi rounded to nearest; unchanged where t bits hold q."""
-    if q == 0 or (q / Fraction(2) ** (exponent(q) - bits)).denominator == 1 and nearest(q, dtype) == q:
+    if q == 0 or ((q / Fraction(2) ** (exponent(q) - bits)).denominator == 1 and nearest(q, dtype) == q):
         return {nearest(q, dtype): Fraction(1)}
     scale = Fraction(2) ** (exponent(q) - bits)
     left, right = q - scale / 2, q + scale / 2
