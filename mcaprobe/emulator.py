@@ -22,7 +22,18 @@ from mcaprobe.lanes import LaneTensor, LockstepError, is_perturbed, join_lanes, 
 from mcaprobe.noise import elementwise, normalization, products, reductions, resampling
 from mcaprobe.noise.exact import accumulates, is_exact, narrows
 from mcaprobe.noise.site import Site
-from mcaprobe.rounding import MANTISSA, Arithmetic
+from mcaprobe.operators import (
+    check_dtypes,
+    composite,
+    creates,
+    floating,
+    functional,
+    in_stock_format,
+    is_out,
+    random_generator,
+    written_tensor,
+)
+from mcaprobe.rounding import Arithmetic
 from mcaprobe.streams import Stream
 
 aten = torch.ops.aten
@@ -73,7 +84,7 @@ class Perturbation(TorchDispatchMode):
         kwargs = kwargs or {}
         self._check_lanes(args, kwargs)
         kind = self._kind(func, args, kwargs)
-        if kind != "decomposed" and not (kind == "unmodelled" and _functional(func) and func._schema.is_mutable):
+        if kind != "decomposed" and not (kind == "unmodelled" and functional(func) and func._schema.is_mutable):
             self._note(func, kind)
         if kind == "exact":
             return self._exact(func, args, kwargs)
@@ -84,9 +95,9 @@ class Perturbation(TorchDispatchMode):
         if func is aten.copy_.default:
             with self:
                 return args[0].copy_(args[1].to(args[0].dtype))
-        if _functional(func) is not None and func._schema.is_mutable:
+        if functional(func) is not None and func._schema.is_mutable:
             return self._mutate(func, args, kwargs)
-        _check_dtypes(func, args, kwargs)
+        check_dtypes(func, args, kwargs)
         if kind == "unmodelled":
             self._warn(func)
         return self._perturb(RULES.get(func.overloadpacket) or _round_output(func), func, args, kwargs)
@@ -100,12 +111,12 @@ class Perturbation(TorchDispatchMode):
         if is_exact(func) and not accumulates(func, args, kwargs):
             return "exact"
         # Composite operators come in more forms than the rule of the same name takes.
-        if _composite(func):
+        if composite(func):
             if func not in self._decomposing:
                 return "decomposed"
-        elif packet in RULES or _functional(func) in RULES:
-            return "modelled" if _floating(args, kwargs) else "exact" if func._schema.is_mutable else "promoted"
-        if not _floating(args, kwargs):
+        elif packet in RULES or functional(func) in RULES:
+            return "modelled" if floating(args, kwargs) else "exact" if func._schema.is_mutable else "promoted"
+        if not floating(args, kwargs):
             return "exact"
         if func in decomposition_table and func not in self._decomposing:
             return "decomposed"
@@ -116,7 +127,7 @@ class Perturbation(TorchDispatchMode):
         perturbed = is_perturbed(args, kwargs)
         if lanes is None:
             result = func(*args, **kwargs)
-            if len(self.samples) > 1 and _creates(func, args):
+            if len(self.samples) > 1 and creates(func, args):
                 # A fresh buffer may be written to by every lane later on.
                 return tree_map(lambda t: LaneTensor([t.clone() for _ in self.samples], perturbed), result)
             return _mark(result, perturbed)
@@ -126,12 +137,12 @@ class Perturbation(TorchDispatchMode):
 
     def _write(self, func: Any, args: Any, kwargs: Any, lanes: int) -> Any:
         """Run an in-place operator in every lane and return the tensor that it wrote to."""
-        target = _target(func, args, kwargs)
+        target = written_tensor(func, args, kwargs)
         if not isinstance(target, LaneTensor):
             raise LockstepError(f"{func._schema.name} writes perturbed values into a tensor made outside the run.")
         self._each_alike(func, args, kwargs, lanes)
         # (copy.deepcopy may: it sets an empty tensor to the storage that it fills, and drops that tensor.)
-        if target.lanes[0].shape != target.shape and (_out(func) or func is aten.resize_.default):
+        if target.lanes[0].shape != target.shape and (is_out(func) or func is aten.resize_.default):
             expected, got = tuple(target.lanes[0].shape), tuple(target.shape)
             raise LockstepError(f"Expected an out= of shape {expected} for {func._schema.name}, got {got}.")
         target.perturbed = target.perturbed or is_perturbed(args, kwargs)
@@ -139,11 +150,11 @@ class Perturbation(TorchDispatchMode):
 
     def _mutate(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an inexact in-place operator as its functional twin, then copy."""
-        target = _target(func, args, kwargs)
+        target = written_tensor(func, args, kwargs)
         rest = {k: v for k, v in kwargs.items() if v is not target}
         with self:
-            value = _functional(func)(*args, **rest)
-            if target.shape != value.shape and _out(func):
+            value = functional(func)(*args, **rest)
+            if target.shape != value.shape and is_out(func):
                 target.resize_(value.shape)  # as torch does with an empty out=
             target.copy_(value)
         return target
@@ -151,7 +162,7 @@ class Perturbation(TorchDispatchMode):
     def _promote(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator of integers; where it yields floats, such as 1 / 3, of the same numbers as floats."""
         probe = func(*pick_lane(args, 0), **pick_lane(kwargs, 0))
-        if not _floating(probe):
+        if not floating(probe):
             self._note(func, "exact")
             return self._exact(func, args, kwargs)
         with self:
@@ -162,7 +173,7 @@ class Perturbation(TorchDispatchMode):
         self._decomposing.append(func)  # a decomposition that ends in the operator itself is none
         try:
             with self:
-                if _composite(func):
+                if composite(func):
                     # torch's own kernel: func.decompose() would prefer Python formulas, other than those of the CPU.
                     result = func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
                 else:
@@ -187,7 +198,7 @@ class Perturbation(TorchDispatchMode):
             if sample is None:
                 return func(*a, **k)
             site = Site(self.arithmetic, Stream(self.seed, sample, call, device), varies)
-            return _in_stock_format(func, rule(site, *a, **k), a)
+            return in_stock_format(func, rule(site, *a, **k), a)
 
         if len(self.samples) == 1:
             return _mark(one(0), self.samples[0] is not None)
@@ -205,7 +216,7 @@ class Perturbation(TorchDispatchMode):
 
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return self._each(one, lanes)
-        generator = _generator(args, kwargs)
+        generator = random_generator(args, kwargs)
         state = generator.get_state()
         results = []
         for lane in range(lanes):
@@ -290,92 +301,11 @@ def _stock_state() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _composite(func: Any) -> bool:
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
-
-
-def _floating(*trees: Any) -> bool:
-    return any(isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) for x in tree_flatten(trees)[0])
-
-
-_COPIES = {"clone", "lift_fresh", "_to_copy", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like",
-           "randn_like", "randint_like", "new_empty", "new_zeros", "new_ones", "new_full"}  # fmt: skip
-
-
-def _creates(func: Any, args: Any) -> bool:
-    """Whether a tensor is made that no one else holds. copy.deepcopy points an empty scalar to storage of its own."""
-    name = func._schema.name.split("::")[1]
-    if name in _COPIES:
-        return not (name == "new_empty" and len(args) > 1 and not len(args[1]))
-    return not func.is_view and not func._schema.is_mutable and not any(
-        isinstance(a.type, torch.TensorType) for a in func._schema.arguments
-    )
-
-
-def _functional(func: Any) -> Any:
-    """Return the operator that an in-place or out= form computes, or None where there is no such form."""
-    name = func._schema.name.split("::")[1]
-    if name.endswith("_") and not name.endswith("__"):
-        return getattr(aten, name[:-1], None)
-    return func.overloadpacket if _out(func) else None
-
-
-def _out(func: Any) -> bool:
-    return any(a.is_out for a in func._schema.arguments)
-
-
-def _generator(args: Any, kwargs: Any) -> torch.Generator:
-    """Return the generator that a random operator draws from."""
-    leaves = tree_flatten((args, kwargs))[0]
-    given = next((x for x in leaves if isinstance(x, torch.Generator)), None)
-    device = next((x.device for x in leaves if isinstance(x, Tensor)), torch.device("cpu"))
-    if given is not None or device.type != "cuda":
-        return given or torch.default_generator
-    return torch.cuda.default_generators[device.index or 0]
-
-
-def _target(func: Any, args: Any, kwargs: Any) -> Tensor:
-    for i, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            return args[i] if i < len(args) else kwargs[argument.name]
-    raise InputError(f"{func} writes to none of its arguments.")
-
-
 def _mark(result: Any, perturbed: bool) -> Any:
     if perturbed:
         for leaf in tree_flatten(result)[0]:
             if isinstance(leaf, Tensor):
                 leaf.perturbed = True  # type: ignore[attr-defined]
-    return result
-
-
-def _check_dtypes(func: Any, args: Any, kwargs: Any) -> None:
-    for leaf in tree_flatten((args, kwargs))[0]:
-        if not isinstance(leaf, Tensor):
-            continue
-        if leaf.is_complex() or (leaf.is_floating_point() and leaf.dtype not in MANTISSA):
-            hint = "" if leaf.is_complex() else "; study low precision with mode rr and a virtual precision instead"
-            raise InputError(f"Expected float32 or float64 tensors inside perturb(), got {str(leaf.dtype)[6:]} in "
-                             f"{func._schema.name}{hint}.")
-
-
-_CONTIGUOUS = {aten._softmax, aten._log_softmax, aten.native_layer_norm, aten.cumsum, aten.cumprod}
-
-
-def _in_stock_format(func: Any, result: Any, args: Any) -> Any:
-    """Return 4-D and 5-D results in the memory format of the stock kernel.
-
-    That of the first input that has one (of any input of a convolution), or contiguous.
-    """
-    if func.overloadpacket in _CONTIGUOUS:
-        return result
-    for dim, last in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        shaped = [t for t in tree_flatten(args)[0] if isinstance(t, Tensor) and t.dim() == dim]
-        formats = [(t.is_contiguous(), t.is_contiguous(memory_format=last)) for t in shaped]
-        decided = [channels for plain, channels in formats if plain != channels]
-        if decided[:1] == [True] or (func.overloadpacket is aten.convolution and any(decided)):
-            return tree_map(lambda t, d=dim, f=last: t.contiguous(memory_format=f)
-                            if isinstance(t, Tensor) and t.dim() == d else t, result)
     return result
 
 

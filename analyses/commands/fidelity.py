@@ -13,6 +13,7 @@ from rich.table import Table
 
 from analyses import provenance
 from analyses.experiments.fidelity import Config, Row, against_twin, against_verrou
+from analyses.figures.fidelity import markdown
 from analyses.results_files import write_rows
 from mcaprobe.errors import InputError
 
@@ -64,8 +65,11 @@ def fidelity(args: argparse.Namespace) -> int:
         "seconds": round(time.monotonic() - start, 1), "versions": provenance.versions(),
         "machine": provenance.machine(), "commit": provenance.commit(), "date": provenance.now(),
     }  # fmt: skip
-    write_rows(args.out, [{c: _text(row.get(c)) for c in COLUMNS} for row in rows], manifest)
+    texts = [{c: _text(row.get(c)) for c in COLUMNS} for row in rows]
+    write_rows(args.out, texts, manifest)
     print_rows(console, rows)
+    for line in markdown(texts):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     missed = [row for row in rows if row["judged"] and not row["met"]]
     console.print(f"{args.out}: {len(rows)} rows, {sum(r['judged'] for r in rows)} judged, {len(missed)} missed"
                   + "".join(f"\n  missed: {r['operator']} {r['output']} {r['mode']}" for r in missed))

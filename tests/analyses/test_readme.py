@@ -1,0 +1,42 @@
+"""What the README states is what the committed results say."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+from analyses.figures.fidelity import markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "analyses" / "results"
+
+
+def read(name: str) -> list[dict[str, str]]:
+    with (RESULTS / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_fidelity_table_is_that_of_the_committed_rows() -> None:
+    for line in markdown(read("fidelity.csv")):
+        assert line in README, line
+
+
+def test_the_dice_of_the_readme_are_those_of_the_committed_manifest() -> None:
+    summary = json.loads((RESULTS / "tissue_dice.json").read_text())["summary"]
+    for row in summary:
+        if row["region"] == "whole" and row["class"] != "background":
+            text = f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})".replace("0.", ".")
+            assert text in README, text
+
+
+def test_every_picture_that_the_readme_shows_is_there() -> None:
+    for path in re.findall(r"!\[[^]]*]\(([^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
+
+
+def test_every_command_of_the_readme_is_one_that_exists() -> None:
+    from analyses.__main__ import COMMANDS
+
+    known = {command.__name__.rsplit(".", 1)[1] for command in COMMANDS}
+    assert set(re.findall(r"python -m analyses (\w+)", README)) <= known
