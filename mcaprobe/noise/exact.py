@@ -11,7 +11,7 @@ import torch
 _NAMES = """
 abs alias all amax amin aminmax any arange argmax argmin argsort as_strided bernoulli bitwise_and bitwise_not
 bitwise_or bitwise_xor bucketize cat ceil celu_backward channel_shuffle chunk clamp clamp_max clamp_min clone concat
-constant_pad_nd contiguous copy copy_ copysign cummax cummin detach diag diag_embed diagonal dropout embedding empty
+constant_pad_nd contiguous copy copy_ copysign cummax cummin detach diag diag_embed diagonal embedding empty
 empty_like empty_permuted empty_strided eq equal expand expand_as eye fill fill_ flatten flip floor fmax fmin full
 full_like gather ge gt hardtanh heaviside im2col index index_copy index_fill index_put index_select isfinite isin isinf
 isnan isneginf isposinf is_nonzero is_same_size kthvalue le lift lift_fresh linspace logical_and logical_not logical_or

@@ -274,6 +274,17 @@ def test_dropout_draws_the_same_mask_in_each_lane(context):
     assert torch.equal(after, torch.get_rng_state())
 
 
+def test_dropout_scales_with_a_rounding_of_its_own_in_every_context():
+    results = []
+    for context in CONTEXTS:
+        torch.manual_seed(5)
+        with context(), perturb():
+            results.append(F.dropout(X, 0.3, True))
+    torch.manual_seed(5)
+    stock = F.dropout(X, 0.3, True)
+    assert torch.equal(*results) and not torch.equal(results[0], stock) and torch.equal(results[0] == 0, stock == 0)
+
+
 def test_a_generator_handed_in_draws_the_same_in_each_lane():
     g = torch.Generator().manual_seed(1)
     with torch.no_grad(), lockstep([0, 1]) as block:

@@ -11,8 +11,8 @@ from mcaprobe import lockstep, perturb
 from mcaprobe.lanes import lanes_of
 from tests.reference import random_rounding_twin as twin
 
-SAMPLES = 500
-TWIN_SAMPLES = 2000
+SAMPLES = 300
+TWIN_SAMPLES = 1000
 G = torch.Generator().manual_seed(0)
 X = torch.randn(2, 4, 3, 3, generator=G) * 2 + 1
 MEAN, BIAS, WEIGHT = torch.randn(3, 4, generator=G)

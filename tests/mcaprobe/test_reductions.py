@@ -11,7 +11,7 @@ from mcaprobe.lanes import lanes_of
 from tests.reference import random_rounding_twin as twin
 
 SAMPLES = 400
-TWIN_SAMPLES = 2000
+TWIN_SAMPLES = 1000
 
 
 def samples(call, count=SAMPLES, mode="random", dtype=torch.float64, **options) -> torch.Tensor:

@@ -13,7 +13,7 @@ from mcaprobe.streams import Stream
 from tests.reference import rounding_twin as twin
 
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
-DRAWS = 40000
+DRAWS = 20000
 SIGMAS = 5.0  # of the binomial distribution: a right rounding fails one of these tests with probability < 1e-6
 
 # Exact results, in ulps of a number near 1; then denormals, overflow.
