@@ -22,6 +22,7 @@ from mcaprobe.lanes import LaneTensor, LockstepError, is_perturbed, join_lanes, 
 from mcaprobe.noise import elementwise, normalization, products, reductions, resampling
 from mcaprobe.noise.exact import accumulates, is_exact, narrows
 from mcaprobe.noise.site import Site
+from mcaprobe.noise.unmodelled import round_output
 from mcaprobe.operators import (
     check_dtypes,
     composite,
@@ -100,7 +101,7 @@ class Perturbation(TorchDispatchMode):
         check_dtypes(func, args, kwargs)
         if kind == "unmodelled":
             self._warn(func)
-        return self._perturb(RULES.get(func.overloadpacket) or _round_output(func), func, args, kwargs)
+        return self._perturb(RULES.get(func.overloadpacket) or round_output(func), func, args, kwargs)
 
     def _kind(self, func: Any, args: Any, kwargs: Any) -> str:
         packet = func.overloadpacket
@@ -211,6 +212,7 @@ class Perturbation(TorchDispatchMode):
 
     def _each_alike(self, func: Any, args: Any, kwargs: Any, lanes: int) -> list[Any]:
         """Run the stock operator in every lane; one that draws random numbers draws the same ones in each."""
+
         def one(lane: int) -> Any:
             return func(*pick_lane(args, lane), **pick_lane(kwargs, lane))
 
@@ -227,8 +229,10 @@ class Perturbation(TorchDispatchMode):
     def _check_lanes(self, args: Any, kwargs: Any) -> None:
         for leaf in tree_flatten((args, kwargs))[0]:
             if isinstance(leaf, LaneTensor) and len(leaf.lanes) != len(self.samples):
-                raise LockstepError(f"Expected tensors of the {len(self.samples)} lanes of this block, got a tensor of "
-                                    f"{len(leaf.lanes)} lanes.")
+                raise LockstepError(
+                    f"Expected tensors of the {len(self.samples)} lanes of this block, got a tensor of "
+                    f"{len(leaf.lanes)} lanes."
+                )
 
     def _note(self, func: Any, kind: str) -> None:
         """An operator that is exact on integers and modelled on floats counts as modelled."""
@@ -241,13 +245,17 @@ class Perturbation(TorchDispatchMode):
         name = func._schema.name
         if name not in self._warned:
             self._warned.add(name)
-            warnings.warn(f"{name} has no noise model: it is rounded at its output only, which is too optimistic.",
-                          UnmodelledOperatorWarning, stacklevel=4)
+            warnings.warn(
+                f"{name} has no noise model: it is rounded at its output only, which is too optimistic.",
+                UnmodelledOperatorWarning,
+                stacklevel=4,
+            )
 
 
 @contextmanager
-def perturb(mode: str = "random", seed: int = 0, *, sample: int = 0, precision: int | None = None
-            ) -> Iterator[Perturbation]:
+def perturb(
+    mode: str = "random", seed: int = 0, *, sample: int = 0, precision: int | None = None
+) -> Iterator[Perturbation]:
     """Perturb every operator in the block: one sample of Monte Carlo arithmetic, emulated.
 
     The same seed and sample give the same bits, whatever the threads: stock kernels run on one thread inside.
@@ -265,8 +273,14 @@ def perturb(mode: str = "random", seed: int = 0, *, sample: int = 0, precision: 
 
 
 @contextmanager
-def lockstep(samples: Sequence[int], reference: bool = True, mode: str = "random", seed: int = 0,
-             precision: int | None = None, threads: int = 1) -> Iterator[Perturbation]:
+def lockstep(
+    samples: Sequence[int],
+    reference: bool = True,
+    mode: str = "random",
+    seed: int = 0,
+    precision: int | None = None,
+    threads: int = 1,
+) -> Iterator[Perturbation]:
     """Carry several samples, and the IEEE run before them, through one pass of a model.
 
     Args:
@@ -309,24 +323,12 @@ def _mark(result: Any, perturbed: bool) -> Any:
     return result
 
 
-def _round_output(func: Any) -> Callable[..., Any]:
-    """The rule of an operator without a model: the stock result counts as inexact, and is rounded once."""
-
-    def rule(site: Site, *args: Any, **kwargs: Any) -> Any:
-        def rounded(t: Any) -> Any:
-            if isinstance(t, Tensor) and t.is_complex():
-                return torch.view_as_complex(site.unknown(torch.view_as_real(t)))
-            return site.unknown(t) if isinstance(t, Tensor) and t.is_floating_point() else t
-
-        return tree_map(rounded, func(*args, **kwargs))
-
-    return rule
-
-
 def _check_statistics(func: Any, args: Any) -> None:
     if func is aten.native_batch_norm.default and args[3] is not None and args[5]:
-        raise LockstepError("Batch norm in training mode updates its running statistics, which all samples share: "
-                            "call model.eval(), or run one sample at a time.")
+        raise LockstepError(
+            "Batch norm in training mode updates its running statistics, which all samples share: "
+            "call model.eval(), or run one sample at a time."
+        )
 
 
 def _below_autograd(function: Callable[[int], Any]) -> Callable[[int], Any]:

@@ -52,8 +52,10 @@ class LaneTensor(torch.Tensor):
 
     def numpy(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[assignment]
         """Refuse: a numpy array would be of one lane."""
-        raise LockstepError("The model leaves torch for numpy or Python lists, where samples cannot be kept together: "
-                            "run one sample at a time.")
+        raise LockstepError(
+            "The model leaves torch for numpy or Python lists, where samples cannot be kept together: "
+            "run one sample at a time."
+        )
 
     tolist = __array__ = numpy  # type: ignore[assignment]
 
@@ -106,8 +108,9 @@ def join_lanes(results: Sequence[Any], perturbed: bool) -> Any:
 def map_lanes(function: Callable[[int, Any, Any], Any], args: Any, kwargs: Any, count: int | None = None) -> Any:
     """Apply `function(lane, args, kwargs)` to each lane's arguments, one after the other."""
     count = count or lane_count(args, kwargs) or 1
-    return join_lanes([function(i, pick_lane(args, i), pick_lane(kwargs, i)) for i in range(count)],
-                      is_perturbed(args, kwargs))
+    return join_lanes(
+        [function(i, pick_lane(args, i), pick_lane(kwargs, i)) for i in range(count)], is_perturbed(args, kwargs)
+    )
 
 
 def is_perturbed(*trees: Any) -> bool:

@@ -31,8 +31,10 @@ def creates(func: Any, args: Any) -> bool:
     name = func._schema.name.split("::")[1]
     if name in _COPIES:
         return not (name == "new_empty" and len(args) > 1 and not len(args[1]))
-    return not func.is_view and not func._schema.is_mutable and not any(
-        isinstance(a.type, torch.TensorType) for a in func._schema.arguments
+    return (
+        not func.is_view
+        and not func._schema.is_mutable
+        and not any(isinstance(a.type, torch.TensorType) for a in func._schema.arguments)
     )
 
 
@@ -74,8 +76,10 @@ def check_dtypes(func: Any, args: Any, kwargs: Any) -> None:
             continue
         if leaf.is_complex() or (leaf.is_floating_point() and leaf.dtype not in MANTISSA):
             hint = "" if leaf.is_complex() else "; study low precision with mode rr and a virtual precision instead"
-            raise InputError(f"Expected float32 or float64 tensors inside perturb(), got {str(leaf.dtype)[6:]} in "
-                             f"{func._schema.name}{hint}.")
+            raise InputError(
+                f"Expected float32 or float64 tensors inside perturb(), got {str(leaf.dtype)[6:]} in "
+                f"{func._schema.name}{hint}."
+            )
 
 
 _CONTIGUOUS = {aten._softmax, aten._log_softmax, aten.native_layer_norm, aten.cumsum, aten.cumprod}
@@ -93,6 +97,8 @@ def in_stock_format(func: Any, result: Any, args: Any) -> Any:
         formats = [(t.is_contiguous(), t.is_contiguous(memory_format=last)) for t in shaped]
         decided = [channels for plain, channels in formats if plain != channels]
         if decided[:1] == [True] or (func.overloadpacket is aten.convolution and any(decided)):
-            return tree_map(lambda t, d=dim, f=last: t.contiguous(memory_format=f)
-                            if isinstance(t, Tensor) and t.dim() == d else t, result)
+            return tree_map(
+                lambda t, d=dim, f=last: t.contiguous(memory_format=f) if isinstance(t, Tensor) and t.dim() == d else t,
+                result,
+            )
     return result

@@ -129,8 +129,9 @@ class Result:
         if self.place is None:
             return heatmap(pictures, None, title, footer, most_bits=most_bits)
         place = self.place
-        return heatmap(pictures, place.anatomy, title, footer, plane=place.plane, voxel_size=place.voxel_size,
-                       most_bits=most_bits)
+        return heatmap(
+            pictures, place.anatomy, title, footer, plane=place.plane, voxel_size=place.voxel_size, most_bits=most_bits
+        )
 
     def with_rows(self, rows: Sequence[Row], estimator: Estimator) -> "Result":
         """Return the same result with the rows of another estimator."""

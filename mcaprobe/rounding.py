@@ -126,8 +126,9 @@ def round_pair(value: Tensor, residual: Tensor, arithmetic: Arithmetic, stream: 
     return _step(value, towards * moved)
 
 
-def round_wide(wide: Tensor, dtype: torch.dtype, arithmetic: Arithmetic, stream: Stream,
-               low: Tensor | None = None) -> Tensor:
+def round_wide(
+    wide: Tensor, dtype: torch.dtype, arithmetic: Arithmetic, stream: Stream, low: Tensor | None = None
+) -> Tensor:
     """Return the perturbed rounding to `dtype` of the float64 tensor `wide`, plus `low` where double lost something."""
     value = wide.to(dtype)
     residual = wide - value

@@ -71,6 +71,10 @@ def test_every_torch_load_reads_weights_only() -> None:
 
 
 def test_no_file_is_long() -> None:
-    long = {p.relative_to(ROOT).as_posix(): n for package in PACKAGES for p in sources(package)
-            if (n := len(p.read_text().splitlines())) > 340}
+    long = {
+        p.relative_to(ROOT).as_posix(): n
+        for package in PACKAGES
+        for p in sources(package)
+        if (n := len(p.read_text().splitlines())) > 340
+    }
     assert not long

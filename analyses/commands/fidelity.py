@@ -34,8 +34,12 @@ must meet [.8, 1.25], the mean bits must agree within .25, index change rates wi
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand and its options."""
-    p = subparsers.add_parser("fidelity", help="the emulator beside Verrou and a twin", description=DESCRIPTION,
-                              formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = subparsers.add_parser(
+        "fidelity",
+        help="the emulator beside Verrou and a twin",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     p.add_argument("--data", type=Path, default=DATA, help="folder of Verrou's measurements (%(default)s)")
     p.add_argument("--samples", type=int, default=200, help="samples of the emulator (%(default)s)")
     p.add_argument("--shapes", type=int, default=30, help="random shapes against the twin (%(default)s)")
@@ -47,7 +51,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def fidelity(args: argparse.Namespace) -> int:
     """Run both comparisons, write the rows, print the tables; exit code 1 where a judged row misses its bound."""
     if args.samples < 2 or args.shapes < 0:
-        raise InputError(f"Expected --samples of at least 2 and --shapes of 0 or more, got {args.samples}, {args.shapes}.")
+        raise InputError(
+            f"Expected --samples of at least 2 and --shapes of 0 or more, got {args.samples}, {args.shapes}."
+        )
     console, start = Console(), time.monotonic()
     if not console.is_terminal:
         console = Console(width=150)
@@ -71,8 +77,10 @@ def fidelity(args: argparse.Namespace) -> int:
     for line in markdown(texts):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     missed = [row for row in rows if row["judged"] and not row["met"]]
-    console.print(f"{args.out}: {len(rows)} rows, {sum(r['judged'] for r in rows)} judged, {len(missed)} missed"
-                  + "".join(f"\n  missed: {r['operator']} {r['output']} {r['mode']}" for r in missed))
+    console.print(
+        f"{args.out}: {len(rows)} rows, {sum(r['judged'] for r in rows)} judged, {len(missed)} missed"
+        + "".join(f"\n  missed: {r['operator']} {r['output']} {r['mode']}" for r in missed)
+    )
     return 1 if missed else 0
 
 
@@ -85,8 +93,20 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
     """Print one table for each comparison."""
     for comparison, title in (("verrou", "Emulator beside Verrou"), ("twin", "Emulator beside the multiply-add twin")):
         table = Table(title=title)
-        for name in ("operator", "output", "mode", "std ratio", "interval", "bits", "bits there", "half bit", "exact",
-                     "exact there", "index changes", "ok"):
+        for name in (
+            "operator",
+            "output",
+            "mode",
+            "std ratio",
+            "interval",
+            "bits",
+            "bits there",
+            "half bit",
+            "exact",
+            "exact there",
+            "index changes",
+            "ok",
+        ):
             table.add_column(name, justify="left" if name in ("operator", "output", "mode") else "right")
         for r in (row for row in rows if row["comparison"] == comparison):
             table.add_row(r["operator"], r["output"], r["mode"], *_cells(r))
@@ -99,9 +119,17 @@ def _cells(r: Row) -> list[str]:
         return ["", "", "", "", "", "", "", f"{r['change_rate']:.4f} / {r['change_rate_reference']:.4f}", ok]
     if "rms_ratio" not in r:
         return ["", "", "", "", "", f"{r['exact']:.3f}", f"{r['exact_reference']:.3f}", "", ok]
-    return [f"{r['rms_ratio']:.3f}", f"{r['low']:.2f} to {r['high']:.2f}", f"{r['bits']:.2f}",
-            f"{r['bits_reference']:.2f}", f"{r['within_half_bit']:.2f}", f"{r['exact']:.3f}",
-            f"{r['exact_reference']:.3f}", "", ok]
+    return [
+        f"{r['rms_ratio']:.3f}",
+        f"{r['low']:.2f} to {r['high']:.2f}",
+        f"{r['bits']:.2f}",
+        f"{r['bits_reference']:.2f}",
+        f"{r['within_half_bit']:.2f}",
+        f"{r['exact']:.3f}",
+        f"{r['exact_reference']:.3f}",
+        "",
+        ok,
+    ]
 
 
 def _text(value: object) -> object:

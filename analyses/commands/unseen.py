@@ -20,8 +20,7 @@ RESULT = provenance.ROOT / "analyses" / "results" / "unseen.csv"
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand and its options."""
-    p = subparsers.add_parser("unseen", help="the demo's campaign on inputs its network never saw",
-                              description=__doc__)
+    p = subparsers.add_parser("unseen", help="the demo's campaign on inputs its network never saw", description=__doc__)
     p.add_argument("--data", type=Path, default=provenance.ROOT.parent / "shared" / "data", help="where the images are")
     p.add_argument("--samples", type=int, default=10, help="perturbed runs for each input (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")
@@ -46,8 +45,10 @@ def unseen(args: argparse.Namespace) -> int:
         "machine": machine, "commit": provenance.commit(), "date": provenance.now(),
     }  # fmt: skip
     write_rows(args.out, rows, manifest)
-    footer = (f"n = {args.samples}, mode {config.mode} (emulated, route model), seed {args.seed}; {rows[0]['estimator']}; "
-              f"one axial slice each; torch {manifest['versions']['torch']}, {machine['processor']}")
+    footer = (
+        f"n = {args.samples}, mode {config.mode} (emulated, route model), seed {args.seed}; {rows[0]['estimator']}; "
+        f"one axial slice each; torch {manifest['versions']['torch']}, {machine['processor']}"
+    )
     figure = draw(rows, footer)
     figure.savefig(args.out.with_suffix(".png"), dpi=130)
     plt.close(figure)
@@ -66,6 +67,11 @@ def _print(console: Console, rows: list[dict[str, object]]) -> None:
         if r["region"] != "all" and ("unpool" in layer or layer.endswith(".conv0") or "classifier" in layer):
             bits = r["bits_mean"]
             shares = (r["share_noise"], r["share_snr_below_1"], r["share_zero"], r["share_shifted"])
-            table.add_row(str(r["input"]), layer, str(r["region"]), "" if bits is None else f"{bits:.1f}",
-                          *("" if s is None else f"{100 * float(str(s)):.1f}" for s in shares))
+            table.add_row(
+                str(r["input"]),
+                layer,
+                str(r["region"]),
+                "" if bits is None else f"{bits:.1f}",
+                *("" if s is None else f"{100 * float(str(s)):.1f}" for s in shares),
+            )
     console.print(table)

@@ -94,19 +94,39 @@ class _Collected:
         return np.sqrt(np.maximum(second - first * first / n, 0) / (n - 1))
 
 
-def _verrou_row(name: str, output: str, mode: str, collected: _Collected, measured: Mapping[str, np.ndarray],
-                config: Config) -> Row:
-    judged = not any(output == p or p.endswith(".") and output.startswith(p) for p in NOT_JUDGED) or name == "softmax64"
-    row: Row = {"comparison": "verrou", "operator": name, "output": output, "mode": mode, "n": config.samples,
-                "reference_n": VERROU_SAMPLES, "judged": judged}
+def _verrou_row(
+    name: str, output: str, mode: str, collected: _Collected, measured: Mapping[str, np.ndarray], config: Config
+) -> Row:
+    after = any(output == p or (p.endswith(".") and output.startswith(p)) for p in NOT_JUDGED)
+    judged = not after or name == "softmax64"
+    row: Row = {
+        "comparison": "verrou",
+        "operator": name,
+        "output": output,
+        "mode": mode,
+        "n": config.samples,
+        "reference_n": VERROU_SAMPLES,
+        "judged": judged,
+    }
     if len(collected.totals[output]) == 1:
         ours = float(collected.totals[output][0].mean() / config.samples)
         theirs = float(measured[f"{name}__{output}__{mode}__change_rate"].mean())
         ratio = ours / theirs if theirs else (1.0 if ours == 0 else float("inf"))
-        return row | {"elements": collected.totals[output][0].size, "change_rate": ours, "change_rate_reference": theirs,
-                      "change_ratio": ratio, "met": abs(ratio - 1) <= 0.15}
-    return row | compare(collected.std(output), config.samples, measured[f"{name}__{output}__{mode}__std"],
-                         VERROU_SAMPLES, measured[f"{name}__{output}__ieee"], config)
+        return row | {
+            "elements": collected.totals[output][0].size,
+            "change_rate": ours,
+            "change_rate_reference": theirs,
+            "change_ratio": ratio,
+            "met": abs(ratio - 1) <= 0.15,
+        }
+    return row | compare(
+        collected.std(output),
+        config.samples,
+        measured[f"{name}__{output}__{mode}__std"],
+        VERROU_SAMPLES,
+        measured[f"{name}__{output}__ieee"],
+        config,
+    )
 
 
 def compare(ours: np.ndarray, n: int, theirs: np.ndarray, m: int, reference: np.ndarray, config: Config) -> Row:
@@ -118,8 +138,12 @@ def compare(ours: np.ndarray, n: int, theirs: np.ndarray, m: int, reference: np.
             positive and the reference is not 0, less the bias of the logarithm of a sample's std (normal samples).
     """
     a, b, x = (np.asarray(t, dtype=float).ravel() for t in (ours, theirs, reference))
-    row: Row = {"elements": a.size, "exact": float((a == 0).mean()), "exact_reference": float((b == 0).mean()),
-                "exact_agreement": float(((a == 0) == (b == 0)).mean())}
+    row: Row = {
+        "elements": a.size,
+        "exact": float((a == 0).mean()),
+        "exact_reference": float((b == 0).mean()),
+        "exact_agreement": float(((a == 0) == (b == 0)).mean()),
+    }
     if not b.any() or not a.any():
         return row | {"met": not a.any() and not b.any()}
     ratio = _rms_ratio(a, b)
@@ -200,7 +224,9 @@ def _random_product(rng: np.random.Generator) -> _Case:
     n, k, m = (int(v) for v in rng.integers(2, (40, 257, 40)))
     a, b = rng.standard_normal((n, k)).astype(np.float32), rng.standard_normal((k, m)).astype(np.float32)
     left, right = torch.from_numpy(a), torch.from_numpy(b)
-    return _Case(f"mm {n}x{k} @ {k}x{m}", lambda: left @ right, lambda twin, at: (a[at[0]], b[:, at[1]]), None, False, 0)
+    return _Case(
+        f"mm {n}x{k} @ {k}x{m}", lambda: left @ right, lambda twin, at: (a[at[0]], b[:, at[1]]), None, False, 0
+    )
 
 
 def _twin_row(case: _Case, mode: str, twin: ModuleType, config: Config, rng: np.random.Generator) -> Row:
@@ -215,13 +241,28 @@ def _twin_row(case: _Case, mode: str, twin: ModuleType, config: Config, rng: np.
     places = [tuple(int(i) for i in np.unravel_index(c, reference.shape)) for c in chosen]
     factors = [case.terms(twin, at) for at in places]
     a, b = (np.stack([f[i] for f in factors], axis=1) for i in (0, 1))
-    bias = np.zeros(len(places), np.float32) if case.bias is None else case.bias[[at[case.channel_axis] for at in places]]
+    bias = (
+        np.zeros(len(places), np.float32) if case.bias is None else case.bias[[at[case.channel_axis] for at in places]]
+    )
     start = bias if case.bias_first else np.zeros_like(bias)
     theirs = twin.multiply_add(a, b, start, config.samples, mode, rng)
     if not case.bias_first and case.bias is not None:
         theirs = twin.round_randomly(theirs.astype(float) + bias, mode, rng)
-    row: Row = {"comparison": "twin", "operator": case.name, "output": "y", "mode": mode, "n": config.samples,
-                "reference_n": config.samples, "judged": True}
+    row: Row = {
+        "comparison": "twin",
+        "operator": case.name,
+        "output": "y",
+        "mode": mode,
+        "n": config.samples,
+        "reference_n": config.samples,
+        "judged": True,
+    }
     picked = tuple(np.array(axis) for axis in zip(*places, strict=True))
-    return row | compare(ours[picked], config.samples, np.std(theirs.astype(float), axis=0, ddof=1), config.samples,
-                         reference[picked], config)
+    return row | compare(
+        ours[picked],
+        config.samples,
+        np.std(theirs.astype(float), axis=0, ddof=1),
+        config.samples,
+        reference[picked],
+        config,
+    )

@@ -55,8 +55,14 @@ def run(config: Config, progress: Callable[[str], None] = lambda _: None) -> lis
     rows: list[Row] = []
     for item in config.inputs:
         progress(item.name)
-        result = mcaprobe.run("demo", item.path, samples=config.samples, mode=config.mode, seed=config.seed,
-                              out=config.runs / _folder(item))
+        result = mcaprobe.run(
+            "demo",
+            item.path,
+            samples=config.samples,
+            mode=config.mode,
+            seed=config.seed,
+            out=config.runs / _folder(item),
+        )
         order = {layer: i for i, layer in enumerate(result.layers)}
         for row in result.table():
             values = row.as_dict() | {"input": item.name, "order": order[row.layer]}

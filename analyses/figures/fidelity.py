@@ -52,11 +52,12 @@ def _exact_and_changes(judged: Rows) -> list[str]:
     ratios = [float(r["change_ratio"]) for r in changes]
     exact = [r for r in judged if r["mode"] == "random" and r["exact_reference"] not in ("", None)
              and float(r["exact_reference"]) and r["comparison"] == "verrou"]  # fmt: skip
+    agreement = _range(float(r["exact_agreement"]) for r in exact)
     missed = [r for r in judged if str(r["met"]) != "True"]
     return [
         "",
         f"Pool-index change rates over Verrou's: {_range(ratios)} ({len(ratios)} poolings and modes that flip at all). "
-        f"Elements exact under Verrou's `random` and exact here: agreement {_range(float(r['exact_agreement']) for r in exact)} "
+        f"Elements exact under Verrou's `random` and exact here: agreement {agreement} "
         f"({len(exact)} outputs). Judged rows: {len(judged)}, missed: {len(missed)}.",
     ]
 

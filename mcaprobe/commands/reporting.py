@@ -100,8 +100,9 @@ def main_rows(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of the layers that a picture shows, of pool indices and of metrics."""
     names = [_Named(name) for name in dict.fromkeys(row.layer for row in rows)]
     chosen = {layer.name for layer in select_layers(names)}
-    return [row for row in rows
-            if row.layer in chosen or row.layer.startswith(PREFIX) or row.index_change_rate is not None]
+    return [
+        row for row in rows if row.layer in chosen or row.layer.startswith(PREFIX) or row.index_change_rate is not None
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ _SAMPLE = 64
 _FIELDS = {torch.float32: (torch.int32, 23, 0xFF, 150), torch.float64: (torch.int64, 52, 0x7FF, 1075)}
 
 
-def exact_sums(arithmetic: Arithmetic, factors: tuple[Tensor, ...], bound: Callable[[], Tensor],
-               start: Tensor | None = None) -> Tensor | None:
+def exact_sums(
+    arithmetic: Arithmetic, factors: tuple[Tensor, ...], bound: Callable[[], Tensor], start: Tensor | None = None
+) -> Tensor | None:
     """Return where a sum of terms is proven exact, or None where nothing is.
 
     Args:

@@ -13,9 +13,17 @@ from mcaprobe.noise.site import Site
 aten = torch.ops.aten
 
 
-def batch_norm(site: Site, x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
-               running_var: Tensor | None, training: bool, momentum: float, epsilon: float
-               ) -> tuple[Tensor, Tensor, Tensor]:
+def batch_norm(
+    site: Site,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """aten.native_batch_norm: alpha and beta for each channel, then one fused multiply-add.
 
     With batch statistics (instance norm calls it so) these are computed first, in double for float32; running
@@ -35,8 +43,16 @@ def batch_norm(site: Site, x: Tensor, weight: Tensor | None, bias: Tensor | None
     return y, (centre if training else x.new_empty(0)), (inverse if training else x.new_empty(0))
 
 
-def batch_norm_inference(site: Site, x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor,
-                         running_var: Tensor, momentum: float, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+def batch_norm_inference(
+    site: Site,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """aten._native_batch_norm_legit_no_training."""
     return batch_norm(site, x, weight, bias, running_mean, running_var, False, momentum, epsilon)
 
@@ -60,8 +76,9 @@ def _softmax_sum(site: Site, e: Tensor, dim: int) -> Tensor:
     return sum_(site, e, dim, True, order=Order(fused=False, vector=8, tree=True) if last else Order(fused=False))
 
 
-def layer_norm(site: Site, x: Tensor, normalized_shape: Any, weight: Tensor | None, bias: Tensor | None,
-               epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+def layer_norm(
+    site: Site, x: Tensor, normalized_shape: Any, weight: Tensor | None, bias: Tensor | None, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """aten.native_layer_norm: mean and variance of the last dimensions, then two multiply-adds."""
     dims = list(range(x.dim() - len(normalized_shape), x.dim()))
     centre, inverse = _moments(site, x, dims, epsilon)
@@ -69,14 +86,24 @@ def layer_norm(site: Site, x: Tensor, normalized_shape: Any, weight: Tensor | No
     return _scale(site, y, weight, bias), centre, inverse
 
 
-def group_norm(site: Site, x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, c: int, hw: int,
-               group: int, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+def group_norm(
+    site: Site,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    n: int,
+    c: int,
+    hw: int,
+    group: int,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """aten.native_group_norm: mean and variance of each group, then one multiply-add for each channel."""
     centre, inverse = _moments(site, x.reshape(n, group, -1), [2], epsilon)
     shape = (n, group, c // group)
     scale = inverse.expand(shape) if weight is None else site.multiply(inverse, weight.view(1, group, -1))
-    shift = site.fma(-centre.expand(shape), scale, torch.zeros_like(scale) if bias is None
-                     else bias.view(1, group, -1).expand(shape))
+    shift = site.fma(
+        -centre.expand(shape), scale, torch.zeros_like(scale) if bias is None else bias.view(1, group, -1).expand(shape)
+    )
     y = site.fma(x.reshape(n, c, -1), scale.reshape(n, c, 1), shift.reshape(n, c, 1)).view(x.shape)
     return y, centre.view(n, group), inverse.view(n, group)
 

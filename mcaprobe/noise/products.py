@@ -83,8 +83,16 @@ def sum_of_products(
     return _few_products(site, bilinear, x, weight, start, terms, deviation, y)
 
 
-def _few_products(site: Site, bilinear: Bilinear, x: Tensor, weight: Tensor, start: Tensor | None,
-                  terms: Tensor, deviation: Tensor, y: Tensor) -> Tensor:
+def _few_products(
+    site: Site,
+    bilinear: Bilinear,
+    x: Tensor,
+    weight: Tensor,
+    start: Tensor | None,
+    terms: Tensor,
+    deviation: Tensor,
+    y: Tensor,
+) -> Tensor:
     """Where a sum has few products, its last rounding matters: it is taken from the sum in twice the precision.
 
     In float64 only sums of one product, whose error is known without a wider format.
@@ -111,8 +119,18 @@ def _scale(x: Tensor) -> float:
     return 2.0 ** -max(-1000, min(1000, int(torch.frexp(torch.tensor(largest, dtype=torch.float64)).exponent)))
 
 
-def convolution(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
-                transposed: bool, output_padding: Any, groups: int) -> Tensor:
+def convolution(
+    site: Site,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> Tensor:
     """aten.convolution in 1, 2 and 3 dimensions, grouped and transposed."""
     if x.dim() < weight.dim():
         rest = (stride, padding, dilation, transposed, output_padding, groups)
@@ -147,8 +165,9 @@ def convolution(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, stri
     return y if bias is None or direct else site.add(y, bias.view(shape))
 
 
-def convolution_runs(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int,
-                     direct: bool) -> list[Run]:
+def convolution_runs(
+    x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int, direct: bool
+) -> list[Run]:
     """Cut a convolution into at most RUNS runs along its order of accumulation.
 
     Input channels first (in eights where oneDNN's direct kernel runs), then the kernel's rows, then its columns; the
@@ -171,8 +190,9 @@ def convolution_runs(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilat
     ]  # fmt: skip
 
 
-def _tap_operator(offset: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, groups: int
-                  ) -> Bilinear:
+def _tap_operator(
+    offset: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Bilinear:
     """Return the convolution restricted to the taps at `offset` along the first kernel dimensions."""
     dims = len(kernel)
     stride, padding, dilation = (list(v) * dims if len(v) == 1 else list(v) for v in (stride, padding, dilation))

@@ -19,8 +19,15 @@ OUTER = Order(fused=False, cascade=True)
 WINDOW = Order(fused=False)
 
 
-def sum_(site: Site, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None,
-         order: Order | None = None) -> Tensor:
+def sum_(
+    site: Site,
+    x: Tensor,
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+    order: Order | None = None,
+) -> Tensor:
     """aten.sum over some or all dimensions."""
     x = x if dtype is None else x.to(dtype)
     if not x.is_floating_point():
@@ -39,8 +46,9 @@ def sum_(site: Site, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype
 
     value = total(wide)
     terms, squares = total((x != 0).double()), total(wide.square())
-    return noisy_sum(site, x, value, terms, squares, ordered_squares(value, squares, terms, order, count),
-                     lambda: total(wide.abs()))
+    return noisy_sum(
+        site, x, value, terms, squares, ordered_squares(value, squares, terms, order, count), lambda: total(wide.abs())
+    )
 
 
 def add_up(site: Site, terms: Sequence[Tensor] | Tensor) -> Tensor:
@@ -60,8 +68,9 @@ def total_shape(x: Tensor, dims: list[int], keepdim: bool) -> list[int]:
     return kept if keepdim else [n for d, n in enumerate(x.shape) if d not in dims]
 
 
-def noisy_sum(site: Site, x: Tensor, value: Tensor, terms: Tensor, squares: Tensor, spread: Tensor,
-              bound: Callable[[], Tensor]) -> Tensor:
+def noisy_sum(
+    site: Site, x: Tensor, value: Tensor, terms: Tensor, squares: Tensor, spread: Tensor, bound: Callable[[], Tensor]
+) -> Tensor:
     """Return the perturbed sums of elements of x.
 
     Args:
@@ -88,8 +97,9 @@ def mean(site: Site, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype
     return site.divide(sum_(site, x, dim, keepdim, dtype=dtype), float(count))
 
 
-def var_mean(site: Site, x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False
-             ) -> tuple[Tensor, Tensor]:
+def var_mean(
+    site: Site, x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
     """aten.var_mean: float32 is accumulated in double by torch's kernel and rounded once.
 
     In double the mean, the squared differences, their sum, one division.
@@ -151,8 +161,9 @@ def cumprod(site: Site, x: Tensor, dim: int, *, dtype: torch.dtype | None = None
     return torch.stack(factors, dim) if factors else x.clone()
 
 
-def prod_(site: Site, x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
-          ) -> Tensor:
+def prod_(
+    site: Site, x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Tensor:
     """aten.prod: one product after the other."""
     x = x if dtype is None else x.to(dtype)
     if not x.is_floating_point():

@@ -34,8 +34,16 @@ def _taps(x: Tensor, pooled: Sequence[int], size: list[int], step: list[int], pa
 
 
 def _average_pool(pool: Callable[..., Tensor], dims: int) -> Callable[..., Tensor]:
-    def rule(site: Site, x: Tensor, kernel_size: Any, stride: Any = (), padding: Any = (0,), ceil_mode: bool = False,
-             count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
+    def rule(
+        site: Site,
+        x: Tensor,
+        kernel_size: Any,
+        stride: Any = (),
+        padding: Any = (0,),
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Tensor:
         given = (kernel_size, stride or kernel_size, padding)
         size, step, pad = (list(v) * dims if len(v) == 1 else list(v) for v in given)
 
@@ -82,8 +90,9 @@ def _linear(upsample: Any, dims: int) -> Callable[..., Tensor]:
     return rule
 
 
-def _weights(site: Site, x: Tensor, dim: int, outputs: int, align_corners: bool, factor: float | None
-             ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _weights(
+    site: Site, x: Tensor, dim: int, outputs: int, align_corners: bool, factor: float | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the lower and upper index and their weights for each output along one dimension, as the kernel does."""
     size = x.shape[dim]
     i = torch.arange(outputs, dtype=x.dtype, device=x.device)
@@ -112,4 +121,3 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.upsample_bilinear2d: _linear(aten.upsample_bilinear2d, 2),
     aten.upsample_trilinear3d: _linear(aten.upsample_trilinear3d, 3),
 }
-

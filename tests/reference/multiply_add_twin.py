@@ -21,8 +21,9 @@ def round_randomly(wide: np.ndarray, mode: str, rng: np.random.Generator) -> np.
     return np.where((error != 0) & (rng.random(wide.shape) < chance), other, nearest)
 
 
-def multiply_add(a: np.ndarray, b: np.ndarray, start: np.ndarray, samples: int, mode: str, rng: np.random.Generator
-                 ) -> np.ndarray:
+def multiply_add(
+    a: np.ndarray, b: np.ndarray, start: np.ndarray, samples: int, mode: str, rng: np.random.Generator
+) -> np.ndarray:
     """Return samples of start + sum_k a[k] b[k], one rounding per step in the order of k.
 
     Args:
@@ -37,8 +38,16 @@ def multiply_add(a: np.ndarray, b: np.ndarray, start: np.ndarray, samples: int, 
     return total
 
 
-def convolution_terms(x: np.ndarray, weight: np.ndarray, output: tuple[int, ...], stride: int, padding: int,
-                      dilation: int, groups: int, eights: bool) -> tuple[np.ndarray, np.ndarray]:
+def convolution_terms(
+    x: np.ndarray,
+    weight: np.ndarray,
+    output: tuple[int, ...],
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+    eights: bool,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the factors of one output's products, in the kernel's order.
 
     Args:
@@ -52,8 +61,9 @@ def convolution_terms(x: np.ndarray, weight: np.ndarray, output: tuple[int, ...]
     offset = o // (weight.shape[0] // groups) * channels
     taps = list(product(*(range(k) for k in weight.shape[2:])))
     if eights:
-        order = [(c, tap) for block in range(0, channels, 8) for tap in taps
-                 for c in range(block, min(block + 8, channels))]
+        order = [
+            (c, tap) for block in range(0, channels, 8) for tap in taps for c in range(block, min(block + 8, channels))
+        ]
     else:
         order = [(c, tap) for c in range(channels) for tap in taps]
     left, right = [], []
