@@ -115,7 +115,7 @@ class Result:
         if not pictures:
             raise InputError(f"None of the {len(chosen)} chosen layers has a two-dimensional map to draw.")
         manifest = self.manifest
-        title = f"Significant bits of {manifest['identity']['model']} on {manifest['input']['name']}"
+        title = f"Significant bits of {manifest['identity']['model']} on {Path(manifest['input']['name']).name}"
         machine = manifest["machine"]
         footer = (
             f"n = {self.samples} and the IEEE run, mode {manifest['mode']}, emulated (route {manifest['route']}), "

@@ -10,11 +10,13 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
+import mcaprobe
 from analyses import provenance
-from analyses.experiments.unseen import Config, inputs_in, run
+from analyses.experiments.unseen import Config, folder, inputs_in, run
 from analyses.figures.unseen import draw
 from analyses.results_files import write_rows
 
+PICTURES = ("MNI", "BSD")  # licences that let a picture of the image be published
 RESULT = provenance.ROOT / "analyses" / "results" / "unseen.csv"
 
 
@@ -52,6 +54,10 @@ def unseen(args: argparse.Namespace) -> int:
     figure = draw(rows, footer)
     figure.savefig(args.out.with_suffix(".png"), dpi=130)
     plt.close(figure)
+    for item in config.inputs:
+        if item.licence in PICTURES:
+            picture = mcaprobe.load(config.runs / folder(item)).heatmap()
+            picture.savefig(args.out.with_name(f"{folder(item)}.png"))
     _print(console, rows)
     console.print(f"{args.out}, .json and .png; runs with their pictures in {args.runs}.")
     return 0

@@ -61,7 +61,7 @@ def run(config: Config, progress: Callable[[str], None] = lambda _: None) -> lis
             samples=config.samples,
             mode=config.mode,
             seed=config.seed,
-            out=config.runs / _folder(item),
+            out=config.runs / folder(item),
         )
         order = {layer: i for i, layer in enumerate(result.layers)}
         for row in result.table():
@@ -70,5 +70,6 @@ def run(config: Config, progress: Callable[[str], None] = lambda _: None) -> lis
     return rows
 
 
-def _folder(item: Input) -> str:
+def folder(item: Input) -> str:
+    """Return the name of the run directory of an input."""
     return Path(item.path).name.split(".")[0]

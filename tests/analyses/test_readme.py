@@ -40,3 +40,19 @@ def test_every_command_of_the_readme_is_one_that_exists() -> None:
 
     known = {command.__name__.rsplit(".", 1)[1] for command in COMMANDS}
     assert set(re.findall(r"python -m analyses (\w+)", README)) <= known
+
+
+def test_the_paragraph_on_the_papers_subject_states_the_committed_shares() -> None:
+    rows = [r for r in read("unseen.csv") if r["input"].startswith("CoRR") and r["region"] == "background"]
+
+    def percent(layers: list[str], column: str) -> str:
+        shares = [100 * float(next(r[column] for r in rows if r["layer"] == layer)) for layer in layers]
+        *before, last = [f"{s:.0f}" if s >= 0.95 else f"{s:.1f}".replace("0.", ".") for s in shares]
+        return f"{', '.join(before)} and {last} %"
+
+    text = " ".join(README.split())
+    decoders = ["decode4", "decode3", "decode2", "decode1"]
+    assert percent([f"encode{i}.maxpool.indices" for i in (1, 2, 3, 4)], "index_change_rate") in text
+    for column in ("share_noise", "share_snr_below_1", "share_zero"):
+        assert percent([f"{d}.unpool" for d in decoders], column) in text
+    assert percent([f"{d}.conv0" for d in decoders], "share_noise") in text
