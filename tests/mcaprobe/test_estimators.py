@@ -81,7 +81,10 @@ def rounding(values: list[float], ieee: float) -> float:
     differences to a reference of another magnitude (those to a near one are exact, Sterbenz 1974)."""
     mean, largest = abs(two_pass.moments(values)[0]), max(map(abs, [*values, ieee]))
     near = all(0.5 <= v / ieee <= 2 for v in values) if ieee else False
-    of_differences = 0.0 if near else 2e-15 * largest / (max(values) - min(values))
+    # The differences to a near reference are exact, their mean is rounded.
+    lost = 5e-16 * max(abs(v - ieee) for v in values) if near else 2e-15 * largest
+    spread = max(values) - min(values)
+    of_differences = lost / spread if spread else 0.0
     return of_differences + (1e-15 * largest / mean if mean else 0.0)
 
 
