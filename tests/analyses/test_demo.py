@@ -1,6 +1,7 @@
 """Is the network of the demo there, trained, and fed as it says?"""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+import mcaprobe
 from analyses.metrics import dice_of_classes
 from analyses.models.checkpoint import read_tensors, write_tensors
 from analyses.models.demo import INPUT_OPTIONS, WEIGHTS, build_model
+from analyses.models.fastsurfer import FastSurferVINN
 from analyses.training.template import SOURCE, load_template
 from analyses.volumes import centre_pad, load_head, segment, slices_of
 from mcaprobe.errors import InputError
@@ -104,3 +107,21 @@ def test_the_first_differing_key_is_named(tmp_path: Path) -> None:
     write_tensors(path, tensors, {"format": "other"})
     with pytest.raises(InputError, match=r"Expected format .*/1 in .*, got other"):
         build_model(path)
+
+
+@pytest.mark.parametrize("mode", ["random", "nearness", "up_down", "rr", "pb", "full"])
+def test_no_operator_of_the_network_is_unmodelled(mode: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch.no_grad(), mcaprobe.perturb(mode=mode) as block:
+            build_model()(torch.rand(1, 7, 32, 32))
+    assert set(block.operators.values()) <= {"exact", "modelled", "decomposed"}
+    assert block.operators["convolution"] == "modelled" and block.operators["max_unpool2d"] == "exact"
+
+
+def test_no_operator_of_the_full_size_network_is_unmodelled() -> None:
+    network = FastSurferVINN(inner_size=(32, 32)).eval()
+    with torch.no_grad(), mcaprobe.perturb() as block:
+        network(torch.rand(1, 7, 48, 48), scale_factor=0.8)
+    assert set(block.operators.values()) <= {"exact", "modelled", "decomposed"}
+    assert block.operators["upsample_bilinear2d"] == "modelled"
