@@ -81,25 +81,30 @@ class Arithmetic:
         return applications * self.noise_variance(dtype) + 1 / 12
 
 
-def blocks(shape: Sequence[int]) -> Iterator[tuple[int | slice, ...]]:
+def blocks(shape: Sequence[int], limit: int = _BLOCK) -> Iterator[tuple[int | slice, ...]]:
     """Yield indices that cut a tensor of this shape, in contiguous order, into pieces that fit the cache."""
-    if prod(shape) <= _BLOCK:
+    if prod(shape) <= limit:
         yield (slice(None),) * len(shape)
         return
     inner = prod(shape[1:])
-    if inner <= _BLOCK:
-        rows = max(1, _BLOCK // max(inner, 1))
+    if inner <= limit:
+        rows = max(1, limit // max(inner, 1))
         yield from ((slice(start, start + rows),) for start in range(0, shape[0], rows))
         return
     for i in range(shape[0]):
-        yield from ((i, *rest) for rest in blocks(shape[1:]))
+        yield from ((i, *rest) for rest in blocks(shape[1:], limit))
+
+
+def block_limit(device: torch.device) -> int:
+    """Return how many elements to handle at once: what a processor's cache holds, or what keeps a GPU busy."""
+    return _BLOCK if device.type == "cpu" else 1 << 24
 
 
 def blockwise(function: Callable[..., Tensor], dtype: torch.dtype, *tensors: Tensor) -> Tensor:
     """Return function(*tensors), evaluated in blocks, for elementwise functions of tensors that broadcast."""
     operands = torch.broadcast_tensors(*tensors)
     out = torch.empty(operands[0].shape, dtype=dtype, device=operands[0].device)
-    for index in blocks(out.shape):
+    for index in blocks(out.shape, block_limit(out.device)):
         out[index] = function(*(t[index] for t in operands))
     return out
 

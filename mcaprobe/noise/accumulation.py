@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mcaprobe.rounding import Arithmetic, blocks, relative_unit
+from mcaprobe.rounding import Arithmetic, block_limit, blocks, relative_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class SequentialSquares:
     def add(self, total: Tensor, squares: Tensor, count: Tensor) -> None:
         """Add one run: its sum, its sum of squares, its number of non-zero terms (same shape or broadcastable)."""
         count = count.expand(total.shape)
-        for index in blocks(total.shape):
+        for index in blocks(total.shape, block_limit(total.device)):
             s, k, p = total[index], count[index], self.partial[index]
             some = k.clamp(min=1)
             spread = (squares[index] - s * s / some).clamp_(min=0)
