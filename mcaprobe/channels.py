@@ -10,6 +10,7 @@ from mcaprobe.errors import InputError
 from mcaprobe.estimators import DEFAULT, Class, Estimator
 from mcaprobe.moments import Moments
 from mcaprobe.significance import score
+from mcaprobe.sweep import sweep
 
 
 def channel_map(m: Moments, estimator: Estimator = DEFAULT) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,6 +25,10 @@ def channel_map(m: Moments, estimator: Estimator = DEFAULT) -> tuple[Tensor, Ten
     """
     if len(m.shape) < 2 or m.shape[0] != 1 or m.shape[1] == 0:
         raise InputError(f"Expected a layer of shape (1, C, *spatial) with C >= 1, got {tuple(m.shape)}.")
+    swept = sweep(m, estimator, {})
+    found = swept.channel_map() if swept is not None else None
+    if found is not None:
+        return found
     channels, spatial = m.shape[1], m.shape[2:]
     bits, codes = score(m, estimator)
     # One row per position: everything below reduces rows.

@@ -1,6 +1,6 @@
 """What does one pass through a model hand on, and what is said when the model raises in it?"""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,8 +25,11 @@ class ModelFailure(RunFailure):
 class Collector(Protocol):
     """Takes the layers of a chunk, in execution order."""
 
-    def layer(self, name: str, operator: str, blocks: Iterator[AnyMoments]) -> None:
-        """Take the moments of each block of the chunk, in index order; they are computed while they are taken."""
+    def layer(self, name: str, operator: str, blocks: Iterable[AnyMoments]) -> None:
+        """Take the moments of each block of the chunk, in index order; they are computed while they are taken.
+
+        Where the samples are at hand, `blocks` is a LaneBlocks, from which other things can be computed too.
+        """
 
     def activation(self, name: str, sample: int | None, tensor: Tensor) -> None:
         """Take an activation that the user asked to keep; sample None is the unperturbed run."""

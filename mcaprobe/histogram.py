@@ -4,36 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mcaprobe.errors import InputError
-from mcaprobe.estimators import (
-    DEFAULT,
-    Class,
-    Combination,
-    Error,
-    Estimator,
-    Method,
-    Reference,
-    mantissa_bits,
-    shift,
-)
+from mcaprobe.estimators import DEFAULT, Class, Estimator, shift
 from mcaprobe.index_moments import IndexMoments
 from mcaprobe.moments import CHUNK, Moments, expect_keys
 from mcaprobe.regions import ALL, positions, select
 from mcaprobe.rows import Row, share_fields
-from mcaprobe.scores import raw_scores
+from mcaprobe.scores import COMBINATIONS, LOWEST, PER_BIT, bin_count, raw_scores
 from mcaprobe.significance import fixed_classes, snr_below_one
+from mcaprobe.sweep import Swept, sweep
 
-COMBINATIONS: list[Combination] = list(product(get_args(Method), get_args(Reference), get_args(Error)))
-PER_BIT = 16
-LOWEST = -8
-# Raw scores reach the mantissa and half the logarithm of the number of samples; the last bin takes the rest.
-HEADROOM = 16
+__all__ = ["COMBINATIONS", "Histogram"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +58,9 @@ class Histogram:
             fixed[:, Class.NUMBER] = torch.tensor([part.numel() for part in changes])
             changed = torch.tensor([int(part.sum()) for part in changes])
             return cls(m.n, tuple(m.shape), tuple(where), counts, fixed, changed)
+        swept = sweep(m, DEFAULT, masks)
+        if swept is not None:
+            return cls.of_sweep(swept)
         codes, low = fixed_classes(m), snr_below_one(m)
         fixed = torch.stack(
             [
@@ -82,6 +71,15 @@ class Histogram:
         low_snr = torch.stack([select(low, masks, name, index).sum() for name, index in where.items()])
         counts = _score_counts(m, codes == Class.NUMBER, masks, list(where))
         return cls(m.n, tuple(m.shape), tuple(where), counts.cpu(), fixed.cpu(), low_snr.cpu())
+
+    @classmethod
+    def of_sweep(cls, swept: Swept) -> Histogram:
+        """Return the histogram of a layer that was swept, for whatever estimator."""
+        fixed = swept.kinds.copy()
+        fixed[:, Class.NUMBER] += fixed[:, Class.NOISE]
+        fixed[:, Class.NOISE] = 0
+        counts = (torch.from_numpy(a) for a in (swept.scores, fixed, swept.low_snr))
+        return cls(swept.n, swept.shape, swept.regions, *counts)
 
     @property
     def is_index(self) -> bool:
@@ -163,7 +161,7 @@ class Histogram:
 
 def _score_counts(m: Moments, varies: Tensor, masks: Mapping[str, Tensor], regions: list[str]) -> Tensor:
     """Count the raw scores of the elements that vary: int64 (regions, 8, bins)."""
-    bins = (mantissa_bits(m.reference.dtype) + HEADROOM - LOWEST) * PER_BIT
+    bins = bin_count(m.reference.dtype)
     named = [name for name in regions if name != ALL]
     # Bit i of an element's membership: it lies in named region i. One count serves all regions.
     membership = torch.zeros(m.shape, dtype=torch.int64, device=m.reference.device)

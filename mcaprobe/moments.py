@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mcaprobe import fused
 from mcaprobe.errors import InputError
 
 # Elements per sweep: the float64 scratch of one chunk stays in the second-level cache.
@@ -18,9 +19,8 @@ class Moments:
     """Count, mean, M2, extremes and zero/NaN/inf counts of the samples of one activation, elementwise.
 
     NaN and infinite values are counted and left out of `mean`, `m2`, `minimum` and `maximum`. The bits of the
-    result depend on the samples, their order and the grouping into blocks only: every step is a correctly
-        rounded
-    elementary operation on one element, so neither threads nor vector width change it.
+    result depend on the samples, their order and the grouping into blocks only: every step is a correctly rounded
+    elementary operation on one element, so neither threads nor vector width nor compiled kernels change it.
 
     float64 activations are accumulated as differences to the reference (origin()): samples a few ulps apart
     have a mean between two floats, and a rounded mean would spoil M2. Narrower activations leave 29 bits
@@ -105,6 +105,27 @@ class Moments:
         """Whether no NaN and no infinity was counted in any sample (the reference is not looked at)."""
         return self._nans is None and self._infs is None
 
+    def tensors(self) -> list[Tensor | None]:
+        """Return offset, m2, minimum, maximum, reference, zeros, nans and infs; None for counts of nothing."""
+        always = [self.offset, self.m2, self.minimum, self.maximum, self.reference, self.zeros]
+        return [*always, self._nans, self._infs]
+
+    def set_specials(self, nans: Tensor, infs: Tensor) -> None:
+        """Set the counts of NaN and infinity, int16, the layer's shape."""
+        self._nans = nans if bool(nans.any()) else None
+        self._infs = infs if bool(infs.any()) else None
+
+    def is_contiguous(self) -> bool:
+        """Return whether the elements of all tensors lie in the order of memory."""
+        return all(t is None or t.is_contiguous() for t in self.tensors())
+
+    def _by_kernels(self, *others: Tensor) -> bool:
+        """Return whether a compiled kernel can go on from here: all samples so far are finite."""
+        return self.all_finite and fused.available(self.reference, *others) and self.is_contiguous()
+
+    def _state(self) -> fused.State:
+        return fused.state(self.tensors())
+
     def finite_count(self) -> Tensor | float:
         """Finite samples of each element: one float if all were finite, else float64 of the layer's shape."""
         if self.all_finite:
@@ -124,6 +145,8 @@ class Moments:
         if self.n >= MOST_SAMPLES:
             raise InputError(f"Expected at most {MOST_SAMPLES} samples in one set of moments.")
         self.n += 1
+        if self._by_kernels(sample) and fused.update(self._state(), sample, self.n):
+            return self
         sample = sample.detach().contiguous()
         # A sum is finite only if all its terms are; where it overflows by itself, the slow path is right too.
         finite = None if bool(torch.isfinite(sample.sum())) else torch.isfinite(sample)
@@ -163,8 +186,7 @@ class Moments:
             distance = value - mean
             mean.add_(distance / divisor)
             m2.add_(distance.mul_(value.sub_(mean)))
-            torch.minimum(low, below, out=low)
-            torch.maximum(high, above, out=high)
+            _extremes(low, high, below, above)
 
     def merge(self, other: Moments) -> Moments:
         """Take in the samples of `other`, a later block of the same layer; return self.
@@ -176,6 +198,10 @@ class Moments:
         same_layer(self.reference, other.reference)
         if self.n + other.n > MOST_SAMPLES:
             raise InputError(f"Expected at most {MOST_SAMPLES} samples in one set of moments.")
+        if other.n and self.n and self._by_kernels() and other._by_kernels():
+            fused.merge(self._state(), other._state(), self.reference.numel(), self.n, other.n)
+            self.n += other.n
+            return self
         a, b = self.finite_count(), other.finite_count()
         self.n += other.n
         if other.n:
@@ -185,8 +211,7 @@ class Moments:
             if theirs is not None:
                 setattr(self, name, theirs.clone() if mine is None else mine.add_(theirs))
         self.zeros.add_(other.zeros)
-        torch.minimum(self.minimum, other.minimum, out=self.minimum)
-        torch.maximum(self.maximum, other.maximum, out=self.maximum)
+        _extremes(self.minimum, self.maximum, other.minimum, other.maximum)
         return self
 
     def take(self, index: Tensor) -> Moments:
@@ -228,6 +253,15 @@ class Moments:
             state.get("nans"),
             state.get("infs"),
         )
+
+
+def _extremes(low: Tensor, high: Tensor, below: Tensor, above: Tensor) -> None:
+    """Move `low` and `high` to what lies beyond; of zeros of both signs, which are equal, the first stays.
+
+    torch.minimum takes the one or the other of them, depending on where in its vectors they are.
+    """
+    torch.where(below < low, below, low, out=low)
+    torch.where(above > high, above, high, out=high)
 
 
 def _chan(a: Moments, b: Moments, count_a: Tensor | float, count_b: Tensor | float) -> None:

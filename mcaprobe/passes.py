@@ -1,21 +1,21 @@
 """How do samples pass through a model: all of a chunk side by side, or one at a time, with the same bits?"""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mcaprobe.collecting import AnyMoments, Collector, UnitReport, Watched, forward
+from mcaprobe.collecting import Collector, UnitReport, Watched, forward
 from mcaprobe.emulator import lockstep
 from mcaprobe.errors import InputError, RunFailure
+from mcaprobe.lane_blocks import LaneBlocks, empty_moments
 from mcaprobe.lanes import lanes_of, pick_lane
 from mcaprobe.metrics import Metric, evaluate
 from mcaprobe.observer import Observer
 from mcaprobe.reducer import Reducer
 from mcaprobe.settings import Settings, matches
-from mcaprobe.statistics import IndexMoments, Moments
 
 
 def _block(settings: Settings, samples: list[int], reference: bool) -> AbstractContextManager[Any]:
@@ -27,10 +27,6 @@ def _block(settings: Settings, samples: list[int], reference: bool) -> AbstractC
         precision=settings.precision,
         threads=settings.thread_count(),
     )
-
-
-def _empty(reference: Tensor) -> AnyMoments:
-    return Moments.empty(reference) if reference.is_floating_point() else IndexMoments.empty(reference)
 
 
 def side_by_side(
@@ -55,7 +51,7 @@ def side_by_side(
         if matches(name, settings.keep_samples):
             for sample, lane in zip([None, *samples], lanes, strict=True):
                 collector.activation(name, sample, lane)
-        collector.layer(name, operator, _reduced(lanes[0], runs, blocks, reducer))
+        collector.layer(name, operator, LaneBlocks(lanes[0], runs, blocks, reducer))
 
     with torch.no_grad(), _block(settings, samples, True) as block:
         spread = block.spread(x)
@@ -73,18 +69,6 @@ def side_by_side(
             report.note_metrics(run, evaluate(metrics, pick_lane(y, i)))
     observer.advance(len(samples))
     return report
-
-
-def _reduced(
-    reference: Tensor, runs: Mapping[int, Tensor], blocks: list[range], reducer: Reducer
-) -> Iterator[AnyMoments]:
-    def reduce(block: range) -> AnyMoments:
-        moments: Any = _empty(reference)
-        for sample in block:
-            moments.update(runs[sample])
-        return moments
-
-    return reducer.each(reduce, blocks)
 
 
 def one_at_a_time(
@@ -109,7 +93,7 @@ def one_at_a_time(
     def take_reference(name: str, operator: str, tensor: Tensor) -> None:
         lane = lanes_of(tensor)[0]
         report.layers[name] = operator
-        moments[name] = [_empty(lane) for _ in blocks]
+        moments[name] = [empty_moments(lane) for _ in blocks]
         if matches(name, settings.keep_samples):
             collector.activation(name, None, lane)
 

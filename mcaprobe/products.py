@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from mcaprobe.collecting import AnyMoments
 from mcaprobe.folders import remove
 from mcaprobe.geometry import LayerInfo
 from mcaprobe.images import Slice
+from mcaprobe.lane_blocks import LaneBlocks
 from mcaprobe.maps import layer_mask
 from mcaprobe.metrics import PREFIX, moments_of
 from mcaprobe.place import ANATOMY, Place
@@ -22,7 +23,7 @@ from mcaprobe.settings import Settings, matches
 from mcaprobe.statistics import Moments
 from mcaprobe.storage import file_name, replacing, write_csv, write_tensors
 from mcaprobe.stores import FolderStore, MemoryStore, Store
-from mcaprobe.summary import Histogram, Row, channel_map, summarize
+from mcaprobe.summary import Row, digest
 from mcaprobe.table import COLUMNS, TABLE, row_record
 
 if TYPE_CHECKING:
@@ -58,12 +59,10 @@ class Products:
         if self.folder is not None and (self.folder / "samples").exists():
             remove(self.folder / "samples")
 
-    def layer(self, name: str, operator: str, blocks: Iterator[AnyMoments]) -> None:
+    def layer(self, name: str, operator: str, blocks: Iterable[AnyMoments]) -> None:
         """Merge the blocks of a layer in index order and store what follows from them."""
-        total: Any = next(blocks)
-        for block in blocks:
-            total.merge(block)
-        self._store(name, operator, total, self._masks(self.seen.layers[name]))
+        masks = self._masks(self.seen.layers[name])
+        self._store(name, operator, blocks if isinstance(blocks, LaneBlocks) else _merged(blocks), masks)
 
     def _masks(self, info: LayerInfo) -> dict[str, Tensor]:
         """Return the regions of a layer apart from all of it: brain and background, where there is a mask."""
@@ -73,16 +72,29 @@ class Products:
         brain = layer_mask(self.picture.mask, grid, info.shape[2:])
         return {"brain": brain, "background": ~brain}
 
-    def _store(self, name: str, operator: str, moments: AnyMoments, masks: Mapping[str, Tensor]) -> None:
-        estimator = self.settings.estimator
-        self.rows.extend(summarize(moments, estimator, masks, layer=name, operator=operator))
-        tensors = _prefixed("histogram", Histogram.of(moments, masks).state())
+    def _store(
+        self, name: str, operator: str, source: AnyMoments | LaneBlocks, masks: Mapping[str, Tensor]
+    ) -> None:
         info = self.seen.layers.get(name)
-        if isinstance(moments, Moments) and info is not None and info.spatial and info.shape[0] == 1:
-            bits, majority, shares = channel_map(moments, estimator)
-            tensors.update(bits=bits, majority=majority, shares=shares)
-        if matches(name, self.settings.keep_moments) or name.startswith(PREFIX):
-            tensors.update(_prefixed("moments", moments.state()))
+        floating = isinstance(source, Moments) or (
+            isinstance(source, LaneBlocks) and source.reference.is_floating_point()
+        )
+        found = digest(
+            source,
+            self.settings.estimator,
+            masks,
+            layer=name,
+            operator=operator,
+            picture=floating and info is not None and bool(info.spatial) and info.shape[0] == 1,
+            keep=matches(name, self.settings.keep_moments) or name.startswith(PREFIX),
+            threads=self.settings.thread_count(),
+        )
+        self.rows.extend(found.rows)
+        tensors = _prefixed("histogram", found.histogram.state())
+        if found.picture is not None:
+            tensors.update(zip(("bits", "majority", "shares"), found.picture, strict=True))
+        if found.moments is not None:
+            tensors.update(_prefixed("moments", found.moments.state()))
             tensors.update(_prefixed("mask", masks))
         self.store.put(
             name, {key: value.cpu() for key, value in tensors.items()}, {"layer": name, "operator": operator}
@@ -150,6 +162,14 @@ def save_figure(figure: Any, path: Path) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, metadata={"Software": None} if path.suffix.lower() == ".png" else None)
     plt.close(figure)
+
+
+def _merged(blocks: Iterable[AnyMoments]) -> AnyMoments:
+    rest = iter(blocks)
+    total: Any = next(rest)
+    for block in rest:
+        total.merge(block)
+    return total
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import get_args
 
 import torch
 from torch import Tensor
 
-from mcaprobe.estimators import Combination, Error, Method, Reference
+from mcaprobe.estimators import Combination, Error, Method, Reference, mantissa_bits
 from mcaprobe.moments import Moments
+
+COMBINATIONS: list[Combination] = list(product(get_args(Method), get_args(Reference), get_args(Error)))
+# Bins of the scores, see Histogram.counts.
+PER_BIT = 16
+LOWEST = -8
+# Raw scores reach the mantissa and half the logarithm of the number of samples; the last bin takes the rest.
+HEADROOM = 16
+
+
+def bin_count(dtype: torch.dtype) -> int:
+    """Return how many bins the scores of a layer of this type have."""
+    return (mantissa_bits(dtype) + HEADROOM - LOWEST) * PER_BIT
 
 
 def raw_score(m: Moments, method: Method, reference: Reference, error: Error) -> Tensor:

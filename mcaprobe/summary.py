@@ -7,6 +7,7 @@ enough for the line of another estimator, channel_map (channels.py) is the pictu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,67 @@ from mcaprobe.channels import channel_map
 from mcaprobe.estimators import DEFAULT, Class, Estimator
 from mcaprobe.histogram import Histogram
 from mcaprobe.index_moments import IndexMoments
+from mcaprobe.lane_blocks import LaneBlocks
 from mcaprobe.moments import Moments
 from mcaprobe.regions import positions, select
 from mcaprobe.rows import Row, share_fields
 from mcaprobe.significance import score, snr_below_one
+from mcaprobe.sweep import Swept, sweep, sweep_samples
 
-__all__ = ["Histogram", "Row", "channel_map", "summarize"]
+__all__ = ["Digest", "Histogram", "Row", "channel_map", "digest", "summarize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """All that is kept of a layer.
+
+    Attributes:
+        picture: What channel_map() returns; None where it was not asked for.
+        moments: None where they were not asked for.
+    """
+
+    rows: list[Row]
+    histogram: Histogram
+    picture: tuple[Tensor, Tensor, Tensor] | None
+    moments: Moments | IndexMoments | None
+
+
+def digest(
+    source: Moments | IndexMoments | LaneBlocks,
+    estimator: Estimator = DEFAULT,
+    masks: Mapping[str, Tensor] | None = None,
+    *,
+    layer: str = "",
+    operator: str = "",
+    picture: bool = False,
+    keep: bool = False,
+    threads: int = 1,
+) -> Digest:
+    """Return summarize(), Histogram.of(), channel_map() and the moments of a layer, in one sweep where possible.
+
+    Args:
+        source: The moments, or the samples. The bits of the result are the same.
+        picture: Whether the map is wanted, of a floating layer of shape (1, C, *spatial).
+        keep: Whether the moments are wanted.
+    """
+    masks = masks or {}
+    names = {"layer": layer, "operator": operator}
+    swept = None
+    if isinstance(source, LaneBlocks):
+        swept = sweep_samples(source.reference, source.samples(), estimator, masks, threads, keep)
+        if swept is None:
+            source = source.total()
+    if isinstance(source, Moments):
+        swept = sweep(source, estimator, masks, threads)
+    if swept is not None:
+        image = swept.channel_map() if picture else None
+        if image is not None or not picture:
+            kept = swept.moments if keep else None
+            return Digest(_rows(swept, estimator, names), Histogram.of_sweep(swept), image, kept)
+    total = source.total() if isinstance(source, LaneBlocks) else source
+    image = channel_map(total, estimator) if picture and isinstance(total, Moments) else None
+    rows = summarize(total, estimator, masks, layer=layer, operator=operator)
+    return Digest(rows, Histogram.of(total, masks), image, total if keep else None)
 
 
 def summarize(
@@ -50,6 +106,9 @@ def summarize(
             Row(region=name, elements=part.numel(), index_change_rate=_mean(part), **names)
             for name, part in parts.items()
         ]
+    swept = sweep(m, estimator, masks)
+    if swept is not None:
+        return _rows(swept, estimator, {"layer": layer, "operator": operator})
     bits, codes = score(m, estimator)
     low = snr_below_one(m)
     rows = []
@@ -65,6 +124,27 @@ def summarize(
                 share_snr_below_1=_mean(select(low, masks, name, index)),
                 estimator=str(estimator),
                 **share_fields(torch.bincount(kinds.int(), minlength=len(Class)).tolist()),
+                **names,
+            )
+        )
+    return rows
+
+
+def _rows(swept: Swept, estimator: Estimator, names: Mapping[str, Any]) -> list[Row]:
+    rows = []
+    for i, (region, percentile) in enumerate(zip(swept.regions, swept.percentiles(0.05), strict=True)):
+        elements, numbers = int(swept.kinds[i].sum()), int(swept.kinds[i, Class.NUMBER])
+        rows.append(
+            Row(
+                region=region,
+                shape=swept.shape,
+                elements=elements,
+                samples=swept.n,
+                bits_mean=swept.sums[i] / numbers if numbers else None,
+                bits_p05=percentile,
+                share_snr_below_1=int(swept.low_snr[i]) / elements if elements else None,
+                estimator=str(estimator),
+                **share_fields(swept.kinds[i].tolist()),
                 **names,
             )
         )
