@@ -1,6 +1,6 @@
 """What does a finished chunk leave on disk? One sealed folder with the moments of each block and layer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class ChunkWriter:
         self.folder = folder
         self.first_block = first_block
 
-    def layer(self, name: str, operator: str, blocks: Iterator[AnyMoments]) -> None:
+    def layer(self, name: str, operator: str, blocks: Iterable[AnyMoments]) -> None:
         for i, moments in enumerate(blocks, self.first_block):
             path = self.folder / "blocks" / str(i) / f"{file_name(name)}.safetensors"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -269,6 +269,8 @@ def _chan(a: Moments, b: Moments, count_a: Tensor | float, count_b: Tensor | flo
     total = count_a + count_b
     if isinstance(total, Tensor):
         total = total.clamp(min=1)
+        # As a tensor: torch divides a Python number by multiplying with a rounded reciprocal.
+        count_b = torch.as_tensor(count_b, dtype=torch.float64, device=total.device)
     distance = b.offset - a.offset
     share, weight = count_b / total, count_a * count_b / total
     squared = distance * distance * weight

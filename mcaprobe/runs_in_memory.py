@@ -1,7 +1,7 @@
 """How does a campaign run that leaves no files?"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from mcaprobe.collecting import AnyMoments, UnitReport
@@ -73,7 +73,7 @@ class _Totals:
         self.products = products
         self.moments: dict[str, Any] = {}
 
-    def layer(self, name: str, operator: str, blocks: Iterator[AnyMoments]) -> None:
+    def layer(self, name: str, operator: str, blocks: Iterable[AnyMoments]) -> None:
         for block in blocks:
             self.moments[name] = self.moments[name].merge(block) if name in self.moments else block
 

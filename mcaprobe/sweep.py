@@ -169,9 +169,9 @@ def _reducible(reference: Tensor, blocks: Sequence[Sequence[Tensor]]) -> bool:
 def _room(reference: Tensor, n: int) -> Moments:
     """Return moments of `n` samples that are yet to be written."""
     reference = reference.detach().resolve_neg().clone(memory_format=torch.contiguous_format)
-    wide = [torch.empty_like(reference, dtype=torch.float64) for _ in range(2)]
-    extremes = [torch.empty_like(reference) for _ in range(2)]
-    return Moments(n, *wide, *extremes, reference, torch.empty_like(reference, dtype=torch.int16))
+    offset, m2 = (torch.empty_like(reference, dtype=torch.float64) for _ in range(2))
+    minimum, maximum = (torch.empty_like(reference) for _ in range(2))
+    return Moments(n, offset, m2, minimum, maximum, reference, torch.empty_like(reference, dtype=torch.int16))
 
 
 def _reduce(
@@ -205,7 +205,7 @@ def _scored(
     kinds = np.zeros((cells, 2, len(Class)), dtype=np.int64)
     sums = np.zeros((-(-elements // fused.chunk()), len(named) + 1))
     scores = fused.Scores(question, fused.address(cell), 1 if cell is None else cell.size,
-                          *map(fused.address, (bits, codes, table, ranks, kinds, sums)))  # fmt: skip
+                          *(fused.address(a) for a in (bits, codes, table, ranks, kinds, sums)))  # fmt: skip
     _reduce(moments, blocks, scores, threads)
     of_region = [np.arange(cells) >= 0] + [(np.arange(cells) >> i) & 1 == 1 for i in range(len(named))]
     by_region = np.stack([kinds[where].sum(0) for where in of_region])

@@ -83,10 +83,9 @@ bool sweep_chunk(const Layer& layer, const Scores* scores, int64_t begin, int64_
   bool finite = true;
   Moments m = part(layer.moments, begin);
   if (layer.samples.blocks) {
-    if (!m.offset) {
-      Passing& p = *w.passing;
-      m = {p.offset, p.m2, p.minimum, p.maximum, m.reference, nullptr, p.nans, p.infs};
-    }
+    Passing& p = *w.passing;
+    if (!m.offset) m = {p.offset, p.m2, p.minimum, p.maximum, m.reference, nullptr, nullptr, nullptr};
+    if (!m.nans) m.nans = p.nans, m.infs = p.infs;  // the scores need them, whether or not they are kept
     finite = reduce_chunk(layer.samples, begin, length, m);
     if (finite) m.nans = m.infs = nullptr;
   }
