@@ -8,7 +8,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno",
+FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno", "-Wno-maybe-uninitialized",
          # Directed rounding is set around the kernels; no multiply-add is made or undone by the compiler.
          "-frounding-math", "-ffp-contract=off"]  # fmt: skip
 AVX2 = ["-mavx2", "-mfma"]

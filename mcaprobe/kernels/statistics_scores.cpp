@@ -66,9 +66,7 @@ inline void score_group(const Question& q, const Input& in, double* bits, Room& 
     scores[4 + 2 * r] = 0.0 - ceil_log2(deviations[r] / centres[r]);
     scores[4 + 2 * r + 1] = whole - ceil_log2(deviations[r]);
   }
-  Doubles chosen = scores[0];
-  for (int k = 1; k < COMBINATIONS; ++k) chosen = q.combination == k ? scores[k] : chosen;
-  chosen = chosen - q.cost;
+  const Doubles chosen = scores[q.combination] - q.cost;
   store(bits, chosen);
 
   const Longs varies = low < high;
