@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mcaprobe
 from mcaprobe import kernels
 from mcaprobe.lane_blocks import LaneBlocks
 from mcaprobe.reducer import Reducer
@@ -18,6 +19,7 @@ from mcaprobe.scores import COMBINATIONS, LOWEST, PER_BIT, raw_score
 from mcaprobe.statistics import Class, Estimator, IndexMoments, Moments, classes, significant_bits, snr_below_one
 from mcaprobe.summary import Digest, channel_map, digest
 from mcaprobe.sweep import block_moments, sweep, sweep_samples
+from tests.mcaprobe import small_models as models
 from tests.reference import layer_rows, two_pass
 
 BUILT = [name for name in kernels.names() if kernels.load(name) is not None]
@@ -311,3 +313,15 @@ def test_denormals_count_although_the_thread_flushes_them(name):
         torch.set_flush_denormal(False)
     expect_same(moments, expected)
     assert float(moments.m2[0]) > 0
+
+
+def test_a_campaign_without_kernels_has_the_same_table():
+    results = []
+    for name in (BUILT[0], None):
+        with using(name):
+            results.append(mcaprobe.run(models.build_small(), models.image(), samples=6, block=2, keep_moments="conv2"))
+    for mine, theirs in zip(results[0].table(), results[1].table(), strict=True):
+        for key, value in theirs.as_dict().items():
+            close = pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
+            assert mine.as_dict()[key] == close, (theirs.layer, key)
+    expect_same(*(result["conv2"].moments for result in results))
