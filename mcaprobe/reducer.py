@@ -12,8 +12,8 @@ T = TypeVar("T")
 class Reducer:
     """Threads in which layers are reduced, out of reach of the perturbation, which holds for the model's thread only.
 
-    Every torch kernel runs on one thread there, so that no sum depends on the number of threads; blocks go side by side.
-    The compiled sweeps (sweep.py) take `threads` instead: chunks of elements go side by side.
+    Every torch kernel runs on one thread there, so that no sum depends on their number; blocks go side by side. The
+    compiled sweeps (sweep.py) take `threads` instead: chunks of elements go side by side.
     """
 
     def __init__(self, threads: int) -> None:
