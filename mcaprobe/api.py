@@ -14,6 +14,7 @@ from mcaprobe.loading import load_input, load_model
 from mcaprobe.metrics import load_metric
 from mcaprobe.observer import Observer
 from mcaprobe.result import Result
+from mcaprobe.routes import AUTO
 from mcaprobe.settings import BLOCK, Settings, parse_bytes
 from mcaprobe.statistics import Estimator
 
@@ -28,6 +29,7 @@ def run(
     mode: str = "random",
     seed: int = 0,
     precision: int | None = None,
+    route: str = AUTO,
     out: str | Path | None = None,
     layers: Globs = "*",
     keep_moments: Globs | None = None,
@@ -52,6 +54,8 @@ def run(
         mode: random, nearness, up_down, or Monte Carlo arithmetic rr, pb, full.
         seed: Same seed, same bits.
         precision: Virtual precision in bits of rr, pb and full.
+        route: `exact` (compiled kernels round every instruction; modes random and nearness), `model` (stock kernels and
+            a model of their noise), or `auto`: exact where that is possible.
         out: Run directory; a run that was interrupted is resumed. None: all stays in memory.
         layers: Globs of the layers that are recorded.
         keep_moments: Globs of the layers whose elements keep their moments (`.significant_bits`, `.classes`).
@@ -76,7 +80,7 @@ def run(
     if keep_moments is None:
         keep_moments = "*" if out is None else ()
     settings = Settings(
-        samples=samples, mode=mode, precision=precision, seed=seed, block=block, layers=_globs(layers),
+        samples=samples, mode=mode, precision=precision, seed=seed, route=route, block=block, layers=_globs(layers),
         keep_moments=_globs(keep_moments), keep_samples=_globs(keep_samples), estimator=estimator or Estimator(),
         device=device, threads=threads, memory=parse_bytes(memory) if isinstance(memory, str) else memory, chunk=chunk,
     )  # fmt: skip

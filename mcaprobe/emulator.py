@@ -1,11 +1,11 @@
 """perturb(): every inexact operator inside the block is randomly rounded, in any model, unmodified.
 
-A dispatch mode sees each aten operator below autograd. Exact operators run as they are; modelled ones run the stock
-kernel and add the noise that its roundings amount to; composite ones are decomposed into those; the rest are rounded
-at the output, listed as unmodelled and warned about once.
+A dispatch mode sees each aten operator below autograd. Exact operators run as they are. Compiled ones (route exact)
+round after every instruction; modelled ones (route model) run the stock kernel and add the noise that its roundings
+amount to. Composite operators are decomposed into those; the rest are rounded at the output, listed as unmodelled and
+warned about once.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,9 +20,11 @@ from torch.utils._pytree import tree_flatten, tree_map
 from mcaprobe.errors import InputError
 from mcaprobe.lanes import LaneTensor, LockstepError, is_perturbed, join_lanes, lane_count, pick_lane
 from mcaprobe.noise import elementwise, normalization, products, reductions, resampling
+from mcaprobe.noise.compiled import CompiledSite, compiles
 from mcaprobe.noise.exact import accumulates, is_exact, narrows
 from mcaprobe.noise.site import Site
 from mcaprobe.noise.unmodelled import round_output
+from mcaprobe.operator_log import OperatorLog
 from mcaprobe.operators import (
     check_dtypes,
     composite,
@@ -34,7 +36,8 @@ from mcaprobe.operators import (
     random_generator,
     written_tensor,
 )
-from mcaprobe.rounding import Arithmetic
+from mcaprobe.rounding import MODES, NEAREST, Arithmetic
+from mcaprobe.routes import AUTO, EXACT, resolve
 from mcaprobe.streams import Stream
 
 aten = torch.ops.aten
@@ -43,31 +46,38 @@ RULES: dict[Any, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-_KINDS = ("exact", "modelled", "decomposed", "unmodelled")
-
-
-class UnmodelledOperatorWarning(UserWarning):
-    """An operator without a noise model was rounded at its output only."""
-
-
 class Perturbation(TorchDispatchMode):
     """The block in which operators are perturbed.
 
     Attributes:
-        operators: What was done with each operator: `exact`, `modelled`, `decomposed` or `unmodelled`.
+        route: `exact` or `model`.
+        log: What was done with each operator.
+
+    Args:
+        route: May be `auto`.
+        threads: Lanes computed at the same time.
+        inside: Threads of a compiled kernel.
     """
 
-    def __init__(self, samples: Sequence[int | None], arithmetic: Arithmetic, seed: int, threads: int = 1) -> None:
+    def __init__(
+        self, samples: Sequence[int | None], arithmetic: Arithmetic, seed: int, route: str, threads: int, inside: int
+    ) -> None:
         super().__init__()
         self.samples = tuple(samples)
         self.arithmetic = arithmetic
         self.seed = seed
-        self.operators: dict[str, str] = {}
+        self.route = resolve(route, arithmetic.mode, "cpu")
+        self.log = OperatorLog(route == EXACT)
+        self._inside = inside
         self._calls = 0
-        self._warned: set[str] = set()
         self._decomposing: list[Any] = []
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else None
         self._pool = pool
+
+    @property
+    def operators(self) -> dict[str, str]:
+        """What was done with each operator, by its name (OperatorLog.kinds)."""
+        return self.log.kinds
 
     def spread(self, x: Tensor) -> Tensor:
         """Return the input as every lane sees it; a block of one lane works on plain tensors."""
@@ -85,8 +95,13 @@ class Perturbation(TorchDispatchMode):
         kwargs = kwargs or {}
         self._check_lanes(args, kwargs)
         kind = self._kind(func, args, kwargs)
-        if kind != "decomposed" and not (kind == "unmodelled" and functional(func) and func._schema.is_mutable):
-            self._note(func, kind)
+        if kind == "modelled" and self._compiles(func, args, kwargs):
+            kind = "compiled"
+        # An operator of integers is looked at again, an in-place one as its functional twin.
+        if kind not in ("decomposed", "promoted") and not (
+            kind == "unmodelled" and functional(func) and func._schema.is_mutable
+        ):
+            self.log.note(func, kind)
         if kind == "exact":
             return self._exact(func, args, kwargs)
         if kind == "decomposed":
@@ -99,8 +114,7 @@ class Perturbation(TorchDispatchMode):
         if functional(func) is not None and func._schema.is_mutable:
             return self._mutate(func, args, kwargs)
         check_dtypes(func, args, kwargs)
-        if kind == "unmodelled":
-            self._warn(func)
+        self.log.warn(func, kind, args, kwargs)
         return self._perturb(RULES.get(func.overloadpacket) or round_output(func), func, args, kwargs)
 
     def _kind(self, func: Any, args: Any, kwargs: Any) -> str:
@@ -122,6 +136,15 @@ class Perturbation(TorchDispatchMode):
         if func in decomposition_table and func not in self._decomposing:
             return "decomposed"
         return "unmodelled"
+
+    def _compiles(self, func: Any, args: Any, kwargs: Any) -> bool:
+        """Return whether the route is exact and there are kernels for all floating-point tensors of a call."""
+        if self.route != EXACT or not (func.overloadpacket in RULES or narrows(func, args, kwargs)):
+            return False
+        tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
+        floats = [t.dtype for t in tensors if t.is_floating_point() or t.is_complex()]
+        single = all(dtype == torch.float32 for dtype in floats) or narrows(func, args, kwargs)
+        return single and all(t.device.type == "cpu" for t in tensors)
 
     def _exact(self, func: Any, args: Any, kwargs: Any) -> Any:
         lanes = lane_count(args, kwargs)
@@ -164,7 +187,7 @@ class Perturbation(TorchDispatchMode):
         """Run an operator of integers; where it yields floats, such as 1 / 3, of the same numbers as floats."""
         probe = func(*pick_lane(args, 0), **pick_lane(kwargs, 0))
         if not floating(probe):
-            self._note(func, "exact")
+            self.log.note(func, "exact")
             return self._exact(func, args, kwargs)
         with self:
             floats = tree_map(lambda t: t.to(probe.dtype) if isinstance(t, Tensor) else t, args)
@@ -178,7 +201,7 @@ class Perturbation(TorchDispatchMode):
                     # torch's own kernel: func.decompose() would prefer Python formulas, other than those of the CPU.
                     result = func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
                 else:
-                    self._note(func, "decomposed")
+                    self.log.note(func, "decomposed")
                     result = decomposition_table[func](*args, **kwargs)
         finally:
             self._decomposing.pop()
@@ -193,12 +216,19 @@ class Perturbation(TorchDispatchMode):
         devices = [t.device for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
         device = next((d for d in devices if d.type != "cpu"), devices[0])
 
+        chains = self._compiles(func, args, kwargs)
+        sweeps = compiles(self.arithmetic, device)
+
         def one(lane: int) -> Any:
             a, k = pick_lane(args, lane), pick_lane(kwargs, lane)
             sample = self.samples[lane]
-            if sample is None:
+            if sample is None and not chains:
                 return func(*a, **k)
-            site = Site(self.arithmetic, Stream(self.seed, sample, call, device), varies)
+            arithmetic = Arithmetic(NEAREST) if sample is None else self.arithmetic
+            stream = Stream(self.seed, sample or 0, call, device)
+            site = Site(arithmetic, stream, varies)
+            if sweeps:
+                site = CompiledSite(arithmetic, stream, varies, chains, self._inside)
             return in_stock_format(func, rule(site, *a, **k), a)
 
         if len(self.samples) == 1:
@@ -234,27 +264,10 @@ class Perturbation(TorchDispatchMode):
                     f"{len(leaf.lanes)} lanes."
                 )
 
-    def _note(self, func: Any, kind: str) -> None:
-        """An operator that is exact on integers and modelled on floats counts as modelled."""
-        if kind == "promoted":
-            return
-        name = func._schema.name.split("::")[1]
-        self.operators[name] = max(self.operators.get(name, "exact"), kind, key=_KINDS.index)
-
-    def _warn(self, func: Any) -> None:
-        name = func._schema.name
-        if name not in self._warned:
-            self._warned.add(name)
-            warnings.warn(
-                f"{name} has no noise model: it is rounded at its output only, which is too optimistic.",
-                UnmodelledOperatorWarning,
-                stacklevel=4,
-            )
-
 
 @contextmanager
 def perturb(
-    mode: str = "random", seed: int = 0, *, sample: int = 0, precision: int | None = None
+    mode: str = "random", seed: int = 0, *, sample: int = 0, precision: int | None = None, route: str = AUTO
 ) -> Iterator[Perturbation]:
     """Perturb every operator in the block: one sample of Monte Carlo arithmetic, emulated.
 
@@ -265,10 +278,12 @@ def perturb(
         seed: Seed of the run, 0 or more.
         sample: Number of the sample, 0 or more; each has its own stream.
         precision: Virtual precision in bits, for `rr`, `pb` and `full`.
+        route: `exact` (compiled kernels round every instruction; modes random and nearness), `model` (stock kernels
+            and a model of their noise), or `auto`: exact where that is possible.
     Raises:
-        InputError: unknown mode, a precision that does not fit the mode, or a block inside another one.
+        InputError: unknown mode, a precision or route that does not fit the mode, or a block inside another one.
     """
-    with lockstep([sample], reference=False, mode=mode, seed=seed, precision=precision) as block:
+    with lockstep([sample], reference=False, mode=mode, seed=seed, precision=precision, route=route) as block:
         yield block
 
 
@@ -280,13 +295,15 @@ def lockstep(
     seed: int = 0,
     precision: int | None = None,
     threads: int = 1,
+    route: str = AUTO,
 ) -> Iterator[Perturbation]:
     """Carry several samples, and the IEEE run before them, through one pass of a model.
 
     Args:
         samples: Numbers of the samples.
         reference: Whether lane 0 is the unperturbed run.
-        threads: Lanes computed at the same time. Each kernel runs on one thread, so that no bit depends on it.
+        threads: Lanes computed at the same time. Each stock kernel runs on one thread, so that no bit depends on it.
+        route: As for perturb().
     """
     if any(isinstance(mode, Perturbation) for mode in _get_current_dispatch_mode_stack()):
         raise InputError("Expected no perturb() or lockstep() around another one: its arithmetic is perturbed already.")
@@ -294,7 +311,11 @@ def lockstep(
         raise InputError("Expected at least one sample or the reference, got none.")
     if seed < 0 or any(s < 0 for s in samples):
         raise InputError(f"Expected a seed and sample numbers of 0 or more, got seed {seed}, samples {list(samples)}.")
-    block = Perturbation([None, *samples] if reference else list(samples), Arithmetic(mode, precision), seed, threads)
+    if mode not in MODES:
+        raise InputError(f"Expected a mode among {', '.join(MODES)}, got {mode!r}.")
+    lanes = [None, *samples] if reference else list(samples)
+    inside = torch.get_num_threads() if len(lanes) == 1 else 1
+    block = Perturbation(lanes, Arithmetic(mode, precision), seed, route, threads, inside)
     try:
         with _stock_state(), block:
             yield block

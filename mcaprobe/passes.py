@@ -26,6 +26,7 @@ def _block(settings: Settings, samples: list[int], reference: bool) -> AbstractC
         seed=settings.seed,
         precision=settings.precision,
         threads=settings.thread_count(),
+        route=settings.route,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from mcaprobe.errors import InputError
 from mcaprobe.streams import Stream
 
+NEAREST = "nearest"  # no perturbation: IEEE arithmetic by the same operations
 MODES = ("random", "nearness", "up_down", "rr", "pb", "full")
 MANTISSA = {torch.float32: 24, torch.float64: 53}
 _INTEGER = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -36,7 +37,7 @@ class Arithmetic:
     precision: int | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
+        if self.mode not in MODES and self.mode != NEAREST:
             raise InputError(f"Expected a mode among {', '.join(MODES)}, got {self.mode!r}.")
         if self.precision is not None and not self.monte_carlo:
             raise InputError(f"Expected a precision only with the modes rr, pb and full, got mode {self.mode!r}.")
@@ -71,6 +72,8 @@ class Arithmetic:
         The residual of a step is uniform over an ulp. Where the operands are the same in all samples it is fixed, and
         `random` has variance 1/4 around a fixed centre; where they vary it varies too and adds up to 1/12.
         """
+        if self.mode == NEAREST:
+            return 0.0
         if self.mode == "random":
             return 0.30 if perturbed else 0.25
         if self.mode == "nearness":
@@ -116,7 +119,7 @@ def round_pair(value: Tensor, residual: Tensor, arithmetic: Arithmetic, stream: 
         value: Nearest floating-point number to the exact result, float32 or float64, any shape.
         residual: Exact result minus `value`, same shape, any precision, at most half an ulp.
     """
-    if arithmetic.mode == "pb":
+    if arithmetic.mode in ("pb", NEAREST):
         return value
     if arithmetic.monte_carlo:
         return _add_noise(value, residual, arithmetic.bits(value.dtype), stream)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from mcaprobe import kernels
 from mcaprobe.collecting import UnitReport
 from mcaprobe.errors import InputError, RunFailure
 from mcaprobe.lanes import LockstepError
@@ -100,7 +101,9 @@ class Run:
             "mode": self.settings.mode,
             "precision": self.settings.precision,
             "seed": self.settings.seed,
-            "route": self.settings.route,
+            "route": self.settings.taken_route(),
+            "route_asked": self.settings.route,
+            "kernels": kernels.about(),
             "side_by_side": self.alone is None,
             "chunks": chunks,
             "input": {"name": campaign.input.name, "shape": list(campaign.input.tensor.shape),

@@ -8,8 +8,13 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
+
+from mcaprobe import kernels
 from mcaprobe.errors import InputError
-from mcaprobe.rounding import MODES
+from mcaprobe.noise.compiled import compiles
+from mcaprobe.rounding import MODES, Arithmetic
+from mcaprobe.routes import AUTO, resolve
 from mcaprobe.statistics import Estimator
 
 BLOCK = 5  # samples whose moments are accumulated one by one; blocks are merged in index order
@@ -57,7 +62,8 @@ class Settings:
         mode: How inexact results are perturbed, one of `mcaprobe.rounding.MODES`.
         precision: Virtual precision in bits for the modes rr, pb and full; None for the tensor's own.
         seed: All randomness is a function of (seed, sample, call number, element).
-        route: How operators are perturbed; `model` is the closed form in torch operations.
+        route: `exact` (compiled kernels round every instruction), `model` (stock kernels and a model of their noise),
+            or `auto`: exact where that is possible.
         block: Samples to a block; part of the identity, since floating-point merging depends on it.
         layers: Globs; a layer is recorded when it matches any of them.
         keep_moments: Globs of the layers whose moments of each element are kept.
@@ -73,7 +79,7 @@ class Settings:
     mode: str = "random"
     precision: int | None = None
     seed: int = 0
-    route: str = "model"
+    route: str = AUTO
     block: int = BLOCK
     layers: tuple[str, ...] = ("*",)
     keep_moments: tuple[str, ...] = ()
@@ -91,10 +97,9 @@ class Settings:
             raise InputError(f"Expected a block of at least 1 sample, got {self.block}.")
         if self.mode not in MODES:
             raise InputError(f"Expected a mode among {', '.join(MODES)}, got {self.mode!r}.")
-        if self.route != "model":
-            raise InputError(f"Expected the route 'model', the only one of this version, got {self.route!r}.")
         if self.precision is not None and not 1 <= self.precision <= 53:
             raise InputError(f"Expected a virtual precision of 1 to 53 bits, got {self.precision}.")
+        resolve(self.route, self.mode, self.device)
         if self.seed < 0:
             raise InputError(f"Expected a seed of at least 0, got {self.seed}.")
         if self.chunk is not None and (self.chunk < self.block or self.chunk % self.block):
@@ -110,6 +115,10 @@ class Settings:
         """Return the number of threads that is used."""
         return self.threads or len(os.sched_getaffinity(0))
 
+    def taken_route(self) -> str:
+        """Return the route that is taken: `exact` or `model`."""
+        return resolve(self.route, self.mode, self.device)
+
     def identity(self) -> dict[str, Any]:
         """Return what the bits of the results depend on, by the name under which the manifest has it."""
         return {
@@ -117,7 +126,8 @@ class Settings:
             "mode": self.mode,
             "precision": self.precision,
             "seed": self.seed,
-            "route": self.route,
+            "route": self.taken_route(),
+            "kernels": kernels.VERSION if compiles(Arithmetic(self.mode), torch.device(self.device)) else None,
             "block": self.block,
             "layers": list(self.layers),
             "keep_moments": list(self.keep_moments),

@@ -1,8 +1,11 @@
 """Where does the randomness of one operator call in one sample come from?
 
 Every draw is a function of (seed, sample, call number) and of the element's place in that sample's tensor, read in
-contiguous order, whatever the memory format, the threads or the other samples beside it.
+contiguous order, whatever the memory format, the threads or the other samples beside it. The compiled kernels draw from
+a counter-based generator whose key is `key`; operations in torch draw tensors.
 """
+
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,13 +17,24 @@ class Stream:
 
     def __init__(self, seed: int, sample: int, call: int, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        sequence = np.random.SeedSequence(entropy=seed, spawn_key=(sample, call))
-        if self.device.type == "cpu":
-            self._numpy = np.random.Generator(np.random.PCG64DXSM(sequence))
-        else:
-            # The device's own counter-based generator: other numbers than the CPU's, same distributions.
-            self._torch = torch.Generator(self.device)
-            self._torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]) >> 1)
+        self._sequence = np.random.SeedSequence(entropy=seed, spawn_key=(sample, call))
+
+    @cached_property
+    def key(self) -> tuple[int, int]:
+        """Two 32-bit words for the generator of the compiled kernels."""
+        first, second = self._sequence.generate_state(2, np.uint32)
+        return int(first), int(second)
+
+    @cached_property
+    def _numpy(self) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64DXSM(self._sequence))
+
+    @cached_property
+    def _torch(self) -> torch.Generator:
+        # The device's own counter-based generator: other numbers than the CPU's, same distributions.
+        generator = torch.Generator(self.device)
+        generator.manual_seed(int(self._sequence.generate_state(1, np.uint64)[0]) >> 1)
+        return generator
 
     def normal(self, count: int) -> Tensor:
         """Return `count` float32 draws of the standard normal distribution."""

@@ -118,6 +118,9 @@ def _arithmetic(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="virtual precision in bits for rr, pb and full, such as 8 or 11",
     )
+    group.add_argument("--route", default="auto", metavar="ROUTE",
+                       help="exact (compiled kernels round every instruction; modes random and nearness), model "
+                       "(stock kernels and a model of their noise), auto (default): exact where possible")  # fmt: skip
     group.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bits (default 0)")
 
 
@@ -155,6 +158,7 @@ def main(args: argparse.Namespace) -> int:
 
     result = run(
         args.model, args.input, samples=args.samples, mode=args.mode, seed=args.seed, precision=args.precision,
+        route=args.route,
         out=args.out, layers=args.layers or "*",
         keep_moments=args.keep_moments or (), keep_samples=args.keep_samples or (),
         metrics=args.metric, estimator=estimator_of(stated(args, ESTIMATOR_OPTIONS)),

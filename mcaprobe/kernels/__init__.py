@@ -38,3 +38,9 @@ def absence() -> str:
     if not names():
         return "this processor has neither AVX2 nor AVX-512"
     return "no kernels of this version were built (is there a C++ compiler? install mcaprobe again)"
+
+
+def about() -> str:
+    """Return the instruction set of the kernels in use, or why there are none."""
+    found = next((name for name in names() if load(name) is not None), None)
+    return absence() if library() is None or found is None else found

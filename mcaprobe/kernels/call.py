@@ -2,6 +2,7 @@
 
 import ctypes
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from mcaprobe import kernels
 
 MODES = {"nearest": 0, "random": 1, "nearness": 2}
-FIELDS = [("mode", ctypes.c_int64), ("key", ctypes.c_uint32 * 2), ("site", ctypes.c_uint32),
+FIELDS: list[Any] = [("mode", ctypes.c_int64), ("key", ctypes.c_uint32 * 2), ("site", ctypes.c_uint32),
           ("threads", ctypes.c_uint32)]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mcaprobe.noise import stepwise
 from mcaprobe.noise.accumulation import (
     Order,
     SequentialSquares,
@@ -16,8 +17,10 @@ from mcaprobe.noise.accumulation import (
     ordered_squares,
     rounding_std,
 )
+from mcaprobe.noise.compiled import rounds_steps
 from mcaprobe.noise.exactness import exact_sums
 from mcaprobe.noise.site import Site
+from mcaprobe.noise.stock import PANEL, backend_of, starts_from_bias
 from mcaprobe.rounding import split
 
 aten = torch.ops.aten
@@ -25,7 +28,6 @@ Bilinear = Callable[[Tensor, Tensor], Tensor]
 # One run of products in the kernel's order of accumulation: the operator restricted to it, and its operands.
 Run = tuple[Bilinear, Tensor, Tensor]
 
-PANEL = 256  # sgemm cuts the inner dimension into panels, each summed from zero and then added to the result
 GEMM = Order(block=PANEL)
 DOT = Order(unroll=4, vector=8)
 FEW = 3  # products of a sum whose last rounding is as large as all the others
@@ -132,6 +134,9 @@ def convolution(
     groups: int,
 ) -> Tensor:
     """aten.convolution in 1, 2 and 3 dimensions, grouped and transposed."""
+    if rounds_steps(site):
+        rest = (stride, padding, dilation, transposed, output_padding, groups)
+        return stepwise.convolution(site, x, weight, bias, *rest)
     if x.dim() < weight.dim():
         rest = (stride, padding, dilation, transposed, output_padding, groups)
         return convolution(site, x[None], weight, bias, *rest)[0]
@@ -149,10 +154,8 @@ def convolution(
         return operator(per_group, ones).repeat_interleave(outputs, dim=1) if groups > 1 else operator(per_group, ones)
 
     shape = (-1, *[1] * (weight.dim() - 2))
-    backend = str(torch._C._select_conv_backend(
-        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)).lower()  # fmt: skip
-    # oneDNN's direct kernel starts from the bias; torch's own (im2col and sgemm) and transposed ones add it at the end.
-    direct = bias is not None and not transposed and "mkldnn" in backend
+    backend = backend_of(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
+    direct = starts_from_bias(backend, bias, transposed)
     runs: list[Run] = [(bilinear, x, weight)]
     parts = None
     if not transposed:
@@ -221,21 +224,29 @@ def _matrix_runs(operator: Bilinear, a: Tensor, b: Tensor) -> tuple[list[Run], O
 
 def mm(site: Site, a: Tensor, b: Tensor) -> Tensor:
     """aten.mm: (n, k) @ (k, m)."""
+    if rounds_steps(site):
+        return stepwise.mm(site, a, b)
     return sum_of_products(site, torch.mm, a, b, *_matrix_runs(torch.mm, a, b))
 
 
 def bmm(site: Site, a: Tensor, b: Tensor) -> Tensor:
     """aten.bmm: (batch, n, k) @ (batch, k, m)."""
+    if rounds_steps(site):
+        return stepwise.bmm(site, a, b)
     return sum_of_products(site, torch.bmm, a, b, *_matrix_runs(torch.bmm, a, b))
 
 
 def mv(site: Site, a: Tensor, v: Tensor) -> Tensor:
     """aten.mv: (n, k) @ (k,)."""
+    if rounds_steps(site):
+        return stepwise.mv(site, a, v)
     return sum_of_products(site, torch.mv, a, v, [(torch.mv, a, v)], DOT)
 
 
 def dot(site: Site, a: Tensor, b: Tensor) -> Tensor:
     """aten.dot of two vectors."""
+    if rounds_steps(site):
+        return stepwise.dot(site, a, b)
     return sum_of_products(site, torch.dot, a, b, [(torch.dot, a, b)], DOT)
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mcaprobe.kernels.reductions import reduce
 from mcaprobe.noise.accumulation import Order, operand_variance, ordered_squares, rounding_std
+from mcaprobe.noise.compiled import CompiledSite, rounds_steps
 from mcaprobe.noise.exactness import exact_sums
 from mcaprobe.noise.site import Site
 
@@ -37,6 +39,8 @@ def sum_(
     if count < 2:
         return aten.sum.dim_IntList(x, dims, keepdim)
     order = order or (INNER if x.dim() - 1 in dims and x.is_contiguous() else OUTER)
+    if rounds_steps(site):
+        return _stepwise_sum(site, x, dims, order).reshape(total_shape(x, dims, keepdim))
     if len(dims) == 1 and count <= (16 if order == OUTER else 8) and not order.tree:
         return add_up(site, x.movedim(dims[0], 0)).reshape(total_shape(x, dims, keepdim))
     wide = x.double()
@@ -49,6 +53,22 @@ def sum_(
     return noisy_sum(
         site, x, value, terms, squares, ordered_squares(value, squares, terms, order, count), lambda: total(wide.abs())
     )
+
+
+def _stepwise_sum(site: CompiledSite, x: Tensor, dims: list[int], order: Order) -> Tensor:
+    """Return the sums over `dims`, flat, each addition rounded."""
+    dims = sorted(dims)
+    kept = [d for d in range(x.dim()) if d not in dims]
+    if order.vector > 1:
+        flat = x.permute(*kept, *dims).reshape(-1, prod(x.shape[d] for d in dims), 1)
+        return reduce(site.call(), "vector" if order.tree else "inner", flat).flatten()
+    before = [d for d in kept if d < dims[0]]
+    if dims != list(range(dims[0], dims[-1] + 1)):
+        before = []
+    after = [d for d in kept if d not in before]
+    outer, count = (prod(x.shape[d] for d in part) for part in (before, dims))
+    name = "outer" if order.cascade else "sequence"
+    return reduce(site.call(), name, x.permute(*before, *dims, *after).reshape(outer, count, -1)).flatten()
 
 
 def add_up(site: Site, terms: Sequence[Tensor] | Tensor) -> Tensor:

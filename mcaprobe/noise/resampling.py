@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mcaprobe.noise.accumulation import Order, ordered_squares
+from mcaprobe.noise.compiled import rounds_steps
 from mcaprobe.noise.reductions import add_up, noisy_sum
 from mcaprobe.noise.site import Site
 
@@ -50,7 +51,7 @@ def _average_pool(pool: Callable[..., Tensor], dims: int) -> Callable[..., Tenso
         def total(t: Tensor) -> Tensor:
             return pool(t, size, step, pad, ceil_mode, True, 1)
 
-        if prod(size) <= FEW:
+        if rounds_steps(site) or prod(size) <= FEW:
             summed = add_up(site, _taps(x, total(x).shape, size, step, pad))
         else:
             wide = x.double()

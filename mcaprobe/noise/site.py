@@ -39,7 +39,7 @@ class Site:
         For float64 operands no wider format is at hand: the result counts as inexact, its residual as uniform over
         an ulp, unless it is 0 or operands and result are whole numbers (exp(0), log(1), 3^2).
         """
-        dtype = _dtype(operands)
+        dtype = common_dtype(operands)
 
         def block(*parts: Tensor) -> Tensor:
             value = function(*(self._widen(p, dtype) for p in parts))
@@ -60,12 +60,12 @@ class Site:
             total, error = two_sum(x.to(dtype), y.to(dtype))
             return round_pair(total, error, self.arithmetic, self.stream)
 
-        dtype = _dtype((a, b))
+        dtype = common_dtype((a, b))
         return blockwise(block, dtype, *self._tensors((a, b), dtype))
 
     def subtract(self, a: Operand, b: Operand) -> Tensor:
         """Return a - b, one rounding."""
-        return self.add(a, -b.to(_dtype((a, b))) if isinstance(b, Tensor) else -b)
+        return self.add(a, -b.to(common_dtype((a, b))) if isinstance(b, Tensor) else -b)
 
     def multiply(self, a: Operand, b: Operand) -> Tensor:
         """Return a b, one rounding."""
@@ -76,7 +76,7 @@ class Site:
                 return self._pair(two_product(x, y), dtype)
             return round_wide(x * y, dtype, self.arithmetic, self.stream)
 
-        dtype = _dtype((a, b))
+        dtype = common_dtype((a, b))
         return blockwise(block, dtype, *self._tensors((a, b), dtype))
 
     def divide(self, a: Operand, b: Operand) -> Tensor:
@@ -90,7 +90,7 @@ class Site:
                 return self._pair((quotient, ((x - product) - error) / y), dtype)
             return round_wide(quotient, dtype, self.arithmetic, self.stream)
 
-        dtype = _dtype((a, b))
+        dtype = common_dtype((a, b))
         return blockwise(block, dtype, *self._tensors((a, b), dtype))
 
     def sqrt(self, a: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Site:
                 return self._pair(two_sum(total, low + error), dtype)
             return self._pair(two_sum(x * y, z), dtype)
 
-        dtype = _dtype((a, b, c))
+        dtype = common_dtype((a, b, c))
         return blockwise(block, dtype, *self._tensors((a, b, c), dtype))
 
     def noisy(self, value: Tensor, std: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -186,7 +186,7 @@ class Site:
         return round_pair(value, torch.where(known, 0.0, residual), self.arithmetic, self.stream)
 
 
-def _dtype(operands: tuple[Operand, ...]) -> torch.dtype:
+def common_dtype(operands: tuple[Operand, ...]) -> torch.dtype:
     """Return the dtype that torch's promotion gives: tensors with dimensions decide, before scalar tensors."""
     floating = [x for x in operands if isinstance(x, Tensor) and x.is_floating_point()]
     deciding = [x for x in floating if x.dim()] or floating

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from mcaprobe import lockstep, perturb
-from mcaprobe.emulator import UnmodelledOperatorWarning
 from mcaprobe.lanes import LaneTensor, LockstepError, lanes_of
+from mcaprobe.operator_log import UnmodelledOperatorWarning
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(2, 4, 8, 8, generator=G)
