@@ -8,7 +8,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno", "-Wno-maybe-uninitialized",
+FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno",
+         "-Wno-maybe-uninitialized", "-Wno-uninitialized",  # false ones, in the compiler's own headers
          # Directed rounding is set around the kernels; no multiply-add is made or undone by the compiler.
          "-frounding-math", "-ffp-contract=off"]  # fmt: skip
 AVX2 = ["-mavx2", "-mfma"]

@@ -8,7 +8,7 @@
 #include "normal.h"
 #include "rounder.h"
 
-enum Operation : int32_t { ADD, SUBTRACT, MULTIPLY, DIVIDE, MULTIPLY_ADD, ROOT, ROUND, NOISE };
+enum Operation : int32_t { ADD, SUBTRACT, MULTIPLY, DIVIDE, MULTIPLY_ADD, ROOT, LEAKY, ROUND, NOISE };
 
 struct Operand {
   const void* data;
@@ -108,6 +108,7 @@ __attribute__((noinline)) void sweep_block(const Sweep& s, int64_t number, Buffe
       case MULTIPLY: y = rounder.multiply(load(x[0] + i), load(x[1] + i)); break;
       case DIVIDE: y = rounder.divide(load(x[0] + i), load(x[1] + i)); break;
       case MULTIPLY_ADD: y = rounder.multiply_add(load(x[0] + i), load(x[1] + i), load(x[2] + i)); break;
+      case LEAKY: y = load(x[0] + i); y = where_positive(y, y, rounder.multiply(y, load(x[1] + i))); break;
       case ROOT: y = rounder.square_root(load(x[0] + i)); break;
       default: y = rounder.round(wide[0] + i);
     }

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from mcaprobe.kernels.call import FIELDS, Call, expect_plain, library
 
-OPERATIONS = {"add": 0, "subtract": 1, "multiply": 2, "divide": 3, "multiply_add": 4, "sqrt": 5, "round": 6, "noise": 7}
+_NAMES = ("add", "subtract", "multiply", "divide", "multiply_add", "sqrt", "leaky", "round", "noise")
+OPERATIONS = {name: code for code, name in enumerate(_NAMES)}
 
 
 class _Operand(ctypes.Structure):
@@ -23,16 +24,16 @@ def elementwise(call: Call, operation: str, *operands: Tensor) -> Tensor:
     """Return the float32 result, contiguous, of the shape that the operands broadcast to.
 
     Args:
-        operation: A name of OPERATIONS; `multiply_add` is a b + c, `round` narrows float64, `noise` is operand 0 plus a
-            normal number times operand 1, then rounded.
+        operation: A name of OPERATIONS; `multiply_add` is a b + c, `leaky` is a where that is positive, else a b,
+            `round` narrows float64, `noise` is operand 0 plus a normal number times operand 1, then rounded.
         operands: float32; of `round` and `noise` float32 or float64.
     """
     expect_plain(*operands)
-    shape = torch.broadcast_shapes(*(t.shape for t in operands))
-    out = torch.empty(shape, dtype=torch.float32)
+    operands = torch.broadcast_tensors(*(t.detach() for t in operands)) if len(operands) > 1 else operands
+    out = torch.empty(operands[0].shape, dtype=torch.float32)
     if not out.numel():
         return out
-    size, strides, kept = _collapse([t.detach().expand(shape) for t in operands])
+    size, strides, kept = _collapse(list(operands))
     sweep = _Sweep(output=out.data_ptr(), operation=OPERATIONS[operation], operands=len(operands))
     sweep.size[:] = size
     for target, tensor, stride in zip(sweep.operand, kept, strides, strict=False):
@@ -46,6 +47,8 @@ def elementwise(call: Call, operation: str, *operands: Tensor) -> Tensor:
 def _collapse(tensors: list[Tensor]) -> tuple[list[int], list[list[int]], list[Tensor]]:
     """Return three sizes, the strides of each tensor over them, and the tensors, copied where three do not do."""
     shape = tensors[0].shape
+    if all(t.is_contiguous() for t in tensors):
+        return [1, 1, shape.numel()], [[0, 0, 1] for _ in tensors], tensors
     sizes: list[int] = []
     strides: list[list[int]] = [[] for _ in tensors]
     for d, n in enumerate(shape):

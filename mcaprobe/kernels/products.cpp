@@ -36,6 +36,10 @@ class Job {
       : p(p), key{p.key[0], p.key[1], p.site}, segments(std::max<int64_t>(1, ceil_div(p.products, p.segment))),
         steps(p.products + segments + 1), blocks(ceil_div(p.rows, BLOCK)),
         total(p.images * p.outputs[0] * p.outputs[1] * p.outputs[2]), panels(ceil_div(total, COLUMNS)) {
+    // Lines are copied channel by channel: the taps of one channel share their cache lines.
+    by_channel.resize(size_t(p.products));
+    for (int64_t k = 0; k < p.products; ++k) by_channel[size_t(k)] = int32_t(k);
+    std::stable_sort(by_channel.begin(), by_channel.end(), [&](int32_t a, int32_t b) { return p.channel[a] < p.channel[b]; });
     if (p.mode != NEARNESS) return;
     for (int64_t i = 0; i < p.groups * blocks * p.products * BLOCK; ++i) extremes(p.weight[i], weights);
     for (int64_t i = 0; p.bias && i < p.groups * p.rows; ++i) extremes(p.bias[i], biases);
@@ -69,7 +73,9 @@ class Job {
     const Panel panel(p, number * COLUMNS, total);
     const uint64_t place = uint64_t(group * panels + number);
     const float* source = p.input + group * p.channels * p.input_stride[1];
-    for (int64_t k = 0; k < p.products; ++k) {
+    for (size_t i = 0; i < by_channel.size(); ++i) {
+      const int32_t k = by_channel[i], later = by_channel[std::min(i + 2 * size_t(p.taps), by_channel.size() - 1)];
+      panel.prefetch(p.tap[later], source + p.channel[later] * p.input_stride[1]);
       panel.line(p.tap[k], source + p.channel[k] * p.input_stride[1], &w.input[size_t(k) * COLUMNS]);
     }
     bool careful = false;
@@ -106,12 +112,14 @@ class Job {
     for (int64_t k = 0, segment = 0; k < p.products; ++segment) {
       for (int n = 0; n < 4; ++n) y[n] = all(0u);
       const int64_t end = std::min(p.products, k + p.segment);
+      U word = load(&w.column[size_t(k / 8) * BLOCK]) << (4 * int(k % 8));
       for (; k < end; ++k) {
-        const U word = load(&w.column[size_t(k / 8) * BLOCK]);
+        if (k % 8 == 0) word = load(&w.column[size_t(k / 8) * BLOCK]);
         float* line = &w.input[size_t(k) * COLUMNS];
         for (int n = 0; n < 4; ++n) {
-          y[n] = y[n] ^ ((word << (4 * int(k % 8) + n)) & all(SIGN));
+          y[n] = y[n] ^ (word & all(SIGN));
           store(line + n * BLOCK, flip(load(line + n * BLOCK), y[n]));
+          word = word + word;
         }
       }
       for (int n = 0; n < 4; ++n) store(&w.last_column[size_t(segment) * COLUMNS + n * BLOCK], y[n]);
@@ -123,15 +131,23 @@ class Job {
     w.last_row.resize(size_t(segments) * BLOCK);
     const int64_t tile = p.products * TILE, row_tile = steps * TILE;
     Words words{};
-    U x = all(0u);
-    for (int64_t k = 0, segment = 0; k < steps; ++k) {
+    U x = all(0u), word = x;
+    int64_t segment = 0, begins = 0;  // the next segment begins at product `begins`
+    for (int64_t k = 0; k < steps; ++k) {
       if (k % 128 == 0) words = draw(key, place, uint32_t(k / 128), uint32_t(block + 1) * ROWS);
-      const U change = (words.word[k / 32 % 4] << int(k % 32)) & all(SIGN);
+      if (k % 32 == 0) word = words.word[k / 32 % 4];
+      const U change = word & all(SIGN);
+      word = word + word;
       store_quarters((float*)&w.row[size_t(k) * TILE], row_tile, flip(all(0.0f), change));
       if (k >= p.products) continue;
-      x = k % p.segment == 0 ? change : x ^ change;
+      if (k == begins) {
+        x = change;
+        begins += p.segment;
+      } else {
+        x = x ^ change;
+      }
       store_quarters(&w.weight[size_t(k) * TILE], tile, flip(load(weight + k * BLOCK), x));
-      if ((k + 1) % p.segment == 0 || k + 1 == p.products) store(&w.last_row[size_t(segment++) * BLOCK], x);
+      if (k + 1 == begins || k + 1 == p.products) store(&w.last_row[size_t(segment++) * BLOCK], x);
     }
   }
 
@@ -188,9 +204,10 @@ class Job {
       U y[N];
       for (int n = 0; n < N; ++n) {
         line[n] = load(b + k * COLUMNS + (n0 + n) * BLOCK);
-        y[n] = (word << n) & all(SIGN);
+        y[n] = word & all(SIGN);
+        word = word + word;
       }
-      word = word << 4;
+      if (N < 4) word = word << (4 - N);
       for (int r = 0; r < R; ++r) {
         const F factor = all(a[k * TILE + r]);
         const U x = all(changes[k * TILE + r]);
@@ -277,13 +294,18 @@ class Job {
     }
   }
 
+  static void fill_row(float* row, float value) {
+    for (int n = 0; n < COLUMNS; n += BLOCK) store(row + n, all(value));
+  }
+
   // The sums of one tile, of all segments, with the bias.
   void accumulate(const Workspace& w, int tile, int rows, int64_t row, int used, bool careful, float* sums) const {
     float part[TILE * COLUMNS], bias[TILE] = {0, 0, 0, 0};
     if (p.bias) std::memcpy(bias, p.bias + row, size_t(rows) * sizeof(float));
     for (int64_t s = 0; s < segments; ++s) {
       float* target = s == 0 ? sums : part;
-      for (int i = 0; i < TILE * COLUMNS; ++i) target[i] = s == 0 && p.bias_first ? bias[i / COLUMNS] : 0.0f;
+      const bool from_bias = s == 0 && p.bias_first;
+      for (int r = 0; r < TILE; ++r) fill_row(target + r * COLUMNS, from_bias ? bias[r] : 0.0f);
       const int64_t begin = s * p.segment, end = std::min(p.products, begin + p.segment);
       if (begin < end) {
         if (rows == 4) segment<4>(w, tile, begin, end, used, careful, target);
@@ -295,7 +317,7 @@ class Job {
       if (s > 0) add(w, tile, p.products + s, part, sums);
     }
     if (p.bias && !p.bias_first) {
-      for (int i = 0; i < TILE * COLUMNS; ++i) part[i] = bias[i / COLUMNS];
+      for (int r = 0; r < TILE; ++r) fill_row(part + r * COLUMNS, bias[r]);
       add(w, tile, p.products + segments, part, sums);
     }
     // Exact cancellation rounded up gives -0 where the sign is negative; stock kernels give +0.
@@ -340,6 +362,7 @@ class Job {
   const Key key;
   const int64_t segments, steps, blocks, total, panels;
   Range weights, biases;
+  std::vector<int32_t> by_channel;
 };
 
 }  // namespace

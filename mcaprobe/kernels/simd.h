@@ -25,6 +25,9 @@ inline F flip(F a, U s, U t) {
 inline F where_zero(F test, F yes, F no) {  // yes where test is 0 (of either sign)
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(test.v, _mm512_setzero_ps(), _CMP_EQ_OQ), no.v, yes.v)};
 }
+inline F where_positive(F test, F yes, F no) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(test.v, _mm512_setzero_ps(), _CMP_GT_OQ), no.v, yes.v)};
+}
 inline U load(const uint32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void store(uint32_t* p, U a) { _mm512_storeu_si512(p, a.v); }
 inline U all(uint32_t a) { return {_mm512_set1_epi32(int(a))}; }
@@ -105,6 +108,11 @@ inline F where_zero(F test, F yes, F no) {
   const __m256 zero = _mm256_setzero_ps();
   return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(test.v, zero, _CMP_EQ_OQ)),
           _mm256_blendv_ps(no.w, yes.w, _mm256_cmp_ps(test.w, zero, _CMP_EQ_OQ))};
+}
+inline F where_positive(F test, F yes, F no) {
+  const __m256 zero = _mm256_setzero_ps();
+  return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(test.v, zero, _CMP_GT_OQ)),
+          _mm256_blendv_ps(no.w, yes.w, _mm256_cmp_ps(test.w, zero, _CMP_GT_OQ))};
 }
 inline U load(const uint32_t* p) {
   return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 8))};

@@ -71,6 +71,10 @@ class CompiledSite(Site):
         """Return a b + c, one rounding."""
         return self._sweep("multiply_add", a, b, c) if self._single((a, b, c)) else super().fma(a, b, c)
 
+    def leaky(self, x: Tensor, slope: Operand) -> Tensor:
+        """Return x where it is positive, else slope x with one rounding."""
+        return self._sweep("leaky", x, slope) if self._single((x, slope)) else super().leaky(x, slope)
+
     def noisy(self, value: Tensor, std: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return one rounding of value plus Gaussian noise of standard deviation `std`, where that is finite."""
         if (dtype or value.dtype) != torch.float32:

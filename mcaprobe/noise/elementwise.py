@@ -125,12 +125,12 @@ def _vector_erf(site: Site, x: Tensor) -> Tensor:
 
 def prelu(site: Site, x: Tensor, weight: Tensor) -> Tensor:
     """aten._prelu_kernel: x where positive, else weight x."""
-    return torch.where(x > 0, x, site.multiply(x, weight))
+    return site.leaky(x, weight)
 
 
 def leaky_relu(site: Site, x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """aten.leaky_relu: x where positive, else slope x."""
-    return torch.where(x > 0, x, site.multiply(x, float(negative_slope)))
+    return site.leaky(x, float(negative_slope))
 
 
 def pow_(site: Site, x: Any, exponent: Any) -> Tensor:

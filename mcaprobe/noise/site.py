@@ -120,6 +120,10 @@ class Site:
         dtype = common_dtype((a, b, c))
         return blockwise(block, dtype, *self._tensors((a, b, c), dtype))
 
+    def leaky(self, x: Tensor, slope: Operand) -> Tensor:
+        """Return x where it is positive, else slope x with one rounding."""
+        return torch.where(x > 0, x, self.multiply(x, slope))
+
     def noisy(self, value: Tensor, std: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return one rounding of value plus Gaussian noise of standard deviation `std`, where that is finite.
 
