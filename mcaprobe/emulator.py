@@ -21,6 +21,7 @@ from mcaprobe.errors import InputError
 from mcaprobe.lanes import LaneTensor, LockstepError, is_perturbed, join_lanes, lane_count, pick_lane
 from mcaprobe.noise import elementwise, normalization, products, reductions, resampling
 from mcaprobe.noise.compiled import CompiledSite, compiles
+from mcaprobe.noise.deviations import Deviation, Deviations
 from mcaprobe.noise.exact import accumulates, is_exact, narrows
 from mcaprobe.noise.site import Site
 from mcaprobe.noise.unmodelled import round_output
@@ -52,6 +53,8 @@ class Perturbation(TorchDispatchMode):
     Attributes:
         route: `exact` or `model`.
         log: What was done with each operator.
+        deviations: Noise of the sums of products by number of the call, from an unperturbed run alone; samples that run
+            alone after it take them over.
 
     Args:
         route: May be `auto`.
@@ -68,6 +71,7 @@ class Perturbation(TorchDispatchMode):
         self.seed = seed
         self.route = resolve(route, arithmetic.mode, "cpu")
         self.log = OperatorLog(route == EXACT)
+        self.deviations: dict[int, list[Deviation]] = {}
         self._inside = inside
         self._calls = 0
         self._decomposing: list[Any] = []
@@ -218,22 +222,33 @@ class Perturbation(TorchDispatchMode):
 
         chains = self._compiles(func, args, kwargs)
         sweeps = compiles(self.arithmetic, device)
+        measures = not chains and func.overloadpacket in products.RULES
+        known = self.deviations.get(call)
 
         def one(lane: int) -> Any:
             a, k = pick_lane(args, lane), pick_lane(kwargs, lane)
             sample = self.samples[lane]
-            if sample is None and not chains:
+            if sample is None and not (chains or measures):
                 return func(*a, **k)
-            arithmetic = Arithmetic(NEAREST) if sample is None else self.arithmetic
+            arithmetic = Arithmetic(NEAREST) if sample is None and chains else self.arithmetic
             stream = Stream(self.seed, sample or 0, call, device)
             site = Site(arithmetic, stream, varies)
             if sweeps:
                 site = CompiledSite(arithmetic, stream, varies, chains, self._inside)
-            return in_stock_format(func, rule(site, *a, **k), a)
+            site.deviations = Deviations(known, recording=sample is None and measures)
+            result = in_stock_format(func, rule(site, *a, **k), a)
+            if not site.deviations.recording:
+                return result
+            self.deviations[call] = site.deviations.recorded or []
+            return func(*a, **k)
 
         if len(self.samples) == 1:
-            return _mark(one(0), self.samples[0] is not None)
-        return join_lanes(self._each(one, len(self.samples)), True)
+            return _mark(one(0), True)
+        if self.samples[0] is not None or not measures:
+            return join_lanes(self._each(one, len(self.samples)), True)
+        first = one(0)
+        known = self.deviations.pop(call)
+        return join_lanes([first, *self._each(lambda i: one(i + 1), len(self.samples) - 1)], True)
 
     def _each(self, function: Callable[[int], Any], lanes: int) -> list[Any]:
         if self._pool is None:

@@ -83,9 +83,11 @@ def one_at_a_time(
     """
     report = UnitReport()
     moments: dict[str, list[Any]] = {}
+    deviations: dict[int, list[Any]] = {}
 
     def run(which: str, take: Callable[[str, str, Tensor], None], samples: list[int]) -> None:
         with torch.no_grad(), _block(settings, samples, not samples) as block:
+            block.deviations = deviations  # of the unperturbed run, which comes first
             y = forward(model, block.spread(x), settings, Watched(take, observer, reducer), report, which)
             report.operators.update(block.operators)
         if metrics:

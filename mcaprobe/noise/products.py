@@ -18,6 +18,7 @@ from mcaprobe.noise.accumulation import (
     rounding_std,
 )
 from mcaprobe.noise.compiled import rounds_steps
+from mcaprobe.noise.deviations import Deviation
 from mcaprobe.noise.exactness import exact_sums
 from mcaprobe.noise.site import Site
 from mcaprobe.noise.stock import PANEL, backend_of, starts_from_bias
@@ -56,6 +57,27 @@ def sum_of_products(
         parts: Number of parts of each sum, where each is summed from zero and then added.
     """
     total = bilinear(x, weight)
+    known = site.deviations.of(
+        total.shape, lambda: _deviation(site, total, x, weight, runs, order, start, count, parts)
+    )
+    exact = exact_sums(site.arithmetic, (x, weight), lambda: bilinear(x.abs(), weight.abs()), start)
+    deviation = known.std if exact is None else torch.where(exact, 0.0, known.std)
+    y = site.noisy(total if start is None else total + start, deviation)
+    return _few_products(site, bilinear, x, weight, start, known.terms, deviation, y)
+
+
+def _deviation(
+    site: Site,
+    total: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    runs: list[Run],
+    order: Order | None,
+    start: Tensor | None,
+    count: Callable[[Bilinear, Tensor, Tensor], Tensor] | None,
+    parts: Tensor | None,
+) -> Deviation:
+    """Return what the roundings of each sum amount to, without the last; arguments as for sum_of_products."""
     # Sums of squares are taken of operands scaled by a power of two, so that they neither underflow nor overflow.
     sx, sw = _scale(x), _scale(weight)
     origin = torch.zeros_like(total) if start is None else (start * (sx * sw)).expand(total.shape)
@@ -79,10 +101,7 @@ def sum_of_products(
     summed = path.without_last() if order is None and parts is None else path.summed
     inbound = operand_variance(site.arithmetic, total.dtype, factors=2)
     deviation = (rounding_std(summed, site.arithmetic, site.perturbed, total.dtype).square() + inbound * energy).sqrt()
-    exact = exact_sums(site.arithmetic, (x, weight), lambda: bilinear(x.abs(), weight.abs()), start)
-    deviation = torch.where((terms > 0) if exact is None else (terms > 0) & ~exact, deviation, 0.0) / (sx * sw)
-    y = site.noisy(total if start is None else total + start, deviation)
-    return _few_products(site, bilinear, x, weight, start, terms, deviation, y)
+    return Deviation(torch.where(terms > 0, deviation, 0.0) / (sx * sw), terms)
 
 
 def _few_products(

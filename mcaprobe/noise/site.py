@@ -1,11 +1,12 @@
 """Where does a perturbation happen? One operator call of one sample, and its elementary operations."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from mcaprobe.noise.deviations import Deviations
 from mcaprobe.rounding import (
     MANTISSA,
     Arithmetic,
@@ -32,6 +33,7 @@ class Site:
     arithmetic: Arithmetic
     stream: Stream
     perturbed: bool
+    deviations: Deviations = field(default_factory=Deviations)
 
     def wide(self, function: Callable[..., Tensor], *operands: Operand) -> Tensor:
         """Return one rounding of `function` evaluated in float64.
