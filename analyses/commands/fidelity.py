@@ -15,18 +15,20 @@ from analyses import provenance
 from analyses.experiments.fidelity import Config, Row, against_twin, against_verrou
 from analyses.figures.fidelity import markdown
 from analyses.results_files import write_rows
+from mcaprobe import kernels
 from mcaprobe.errors import InputError
 
 DATA = provenance.ROOT.parent / "shared" / "data" / "verrou"
 RESULT = provenance.ROOT / "analyses" / "results" / "fidelity.csv"
+ROUTES = ("exact", "model")
 COLUMNS = (
-    "comparison", "operator", "output", "mode", "n", "reference_n", "judged", "met", "elements", "rms_ratio", "low",
+    "route", "comparison", "operator", "output", "mode", "n", "reference_n", "judged", "met", "elements", "rms_ratio", "low",
     "high", "bits", "bits_reference", "bits_difference", "within_half_bit", "exact", "exact_reference",
     "exact_agreement", "change_rate", "change_rate_reference", "change_ratio",
 )  # fmt: skip
 
 DESCRIPTION = """\
-Hold the emulator (route model) against what Verrou did to the same torch calls, and against a slow twin.
+Hold both routes of the emulator against what Verrou did to the same torch calls, and against a slow twin.
 Ratio: root mean square over elements of the standard deviation, ours over theirs, with a 95 % bootstrap interval over
 elements. Bits: mean over elements of -log2(std / |IEEE run|). Judged: outputs before the first unpooling; the interval
 must meet [.8, 1.25], the mean bits must agree within .25, index change rates within 15 %."""
@@ -41,6 +43,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--data", type=Path, default=DATA, help="folder of Verrou's measurements (%(default)s)")
+    p.add_argument("--route", nargs="+", choices=ROUTES, default=list(ROUTES), help="routes to run (both)")
     p.add_argument("--samples", type=int, default=200, help="samples of the emulator (%(default)s)")
     p.add_argument("--shapes", type=int, default=30, help="random shapes against the twin (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")
@@ -57,15 +60,18 @@ def fidelity(args: argparse.Namespace) -> int:
     console, start = Console(), time.monotonic()
     if not console.is_terminal:
         console = Console(width=150)
-    config = Config(args.data, args.samples, args.seed)
     torch.set_num_threads(1)
+    rows: list[Row] = []
     with console.status("") as status:
-        rows = against_verrou(config, status.update)
-        rows += against_twin(config, args.shapes, status.update)
+        for route in args.route:
+            config = Config(args.data, route, args.samples, args.seed)
+            rows += against_verrou(config, status.update)
+            rows += against_twin(config, args.shapes, status.update)
     for row in rows:
         row["met"] = bool(row["met"] and abs(row.get("bits_difference", 0.0)) <= _bits_bound(row))
     manifest = {
-        "command": "python -m analyses " + shlex.join(sys.argv[1:]), "mode": "emulated, route model", "threads": 1,
+        "command": "python -m analyses " + shlex.join(sys.argv[1:]), "mode": "emulated", "routes": args.route,
+        "threads": 1, "kernels": kernels.about(),
         "samples": args.samples, "seed": args.seed, "bootstrap": config.bootstrap,
         "verrou": "2.7.0, 20 samples a mode, one thread, AVX2 kernels",
         "seconds": round(time.monotonic() - start, 1), "versions": provenance.versions(),
@@ -74,12 +80,13 @@ def fidelity(args: argparse.Namespace) -> int:
     texts = [{c: _text(row.get(c)) for c in COLUMNS} for row in rows]
     write_rows(args.out, texts, manifest)
     print_rows(console, rows)
-    for line in markdown(texts):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for route in args.route:
+        for line in markdown(texts, route):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     missed = [row for row in rows if row["judged"] and not row["met"]]
     console.print(
         f"{args.out}: {len(rows)} rows, {sum(r['judged'] for r in rows)} judged, {len(missed)} missed"
-        + "".join(f"\n  missed: {r['operator']} {r['output']} {r['mode']}" for r in missed)
+        + "".join(f"\n  missed: {r['route']} {r['operator']} {r['output']} {r['mode']}" for r in missed)
     )
     return 1 if missed else 0
 
@@ -91,8 +98,13 @@ def _bits_bound(row: Row) -> float:
 
 def print_rows(console: Console, rows: Sequence[Row]) -> None:
     """Print one table for each comparison."""
-    for comparison, title in (("verrou", "Emulator beside Verrou"), ("twin", "Emulator beside the multiply-add twin")):
-        table = Table(title=title)
+    parts = [(route, comparison) for route in ROUTES for comparison in ("verrou", "twin")]
+    for route, comparison in parts:
+        here = [row for row in rows if (row["route"], row["comparison"]) == (route, comparison)]
+        if not here:
+            continue
+        beside = "Verrou" if comparison == "verrou" else "the multiply-add twin"
+        table = Table(title=f"Route {route} beside {beside}")
         for name in (
             "operator",
             "output",
@@ -108,7 +120,7 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
             "ok",
         ):
             table.add_column(name, justify="left" if name in ("operator", "output", "mode") else "right")
-        for r in (row for row in rows if row["comparison"] == comparison):
+        for r in here:
             table.add_row(r["operator"], r["output"], r["mode"], *_cells(r))
         console.print(table)
 

@@ -28,9 +28,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What to run: samples of the emulator, seed, and where Verrou's measurements lie."""
+    """What to run: the emulator's route, its samples and seed, and where Verrou's measurements lie."""
 
     data: Path
+    route: str = "exact"
     samples: int = 200
     seed: int = 0
     bootstrap: int = 1000
@@ -42,11 +43,11 @@ def against_verrou(config: Config, progress: Callable[[str], None] = lambda _: N
     rows: list[Row] = []
     for name, operator in calls.make_ops(inputs).items():
         for mode in MODES:
-            progress(f"{name} {mode}")
+            progress(f"route {config.route}: {name} {mode}")
             collected = _Collected()
             with torch.no_grad():
                 for sample in range(config.samples):
-                    with perturb(mode=mode, seed=config.seed, sample=sample):
+                    with perturb(mode=mode, seed=config.seed, sample=sample, route=config.route):
                         outputs = operator()
                     collected.add(name, {k: calls.tonp(v) for k, v in outputs.items()}, measured)
             rows += [_verrou_row(name, output, mode, collected, measured, config) for output in collected.totals]
@@ -100,6 +101,7 @@ def _verrou_row(
     after = any(output == p or (p.endswith(".") and output.startswith(p)) for p in NOT_JUDGED)
     judged = not after or name == "softmax64"
     row: Row = {
+        "route": config.route,
         "comparison": "verrou",
         "operator": name,
         "output": output,
@@ -181,7 +183,7 @@ def against_twin(config: Config, shapes: int = 30, progress: Callable[[str], Non
     for number in range(shapes):
         case = _random_convolution(rng) if number % 5 else _random_product(rng)
         for mode in MODES:
-            progress(f"shape {number + 1} of {shapes}, {mode}")
+            progress(f"route {config.route}: shape {number + 1} of {shapes}, {mode}")
             rows.append(_twin_row(case, mode, twin, config, rng))
     return rows
 
@@ -234,7 +236,7 @@ def _twin_row(case: _Case, mode: str, twin: ModuleType, config: Config, rng: np.
         reference = case.call().double().numpy()
         samples = []
         for sample in range(config.samples):
-            with perturb(mode=mode, seed=config.seed, sample=sample):
+            with perturb(mode=mode, seed=config.seed, sample=sample, route=config.route):
                 samples.append(case.call().double().numpy())
     ours = np.std(samples, axis=0, ddof=1)
     chosen = rng.choice(reference.size, min(200, reference.size), replace=False)
@@ -249,6 +251,7 @@ def _twin_row(case: _Case, mode: str, twin: ModuleType, config: Config, rng: np.
     if not case.bias_first and case.bias is not None:
         theirs = twin.round_randomly(theirs.astype(float) + bias, mode, rng)
     row: Row = {
+        "route": config.route,
         "comparison": "twin",
         "operator": case.name,
         "output": "y",

@@ -10,9 +10,9 @@ HEADER = (
 )
 
 
-def markdown(rows: Rows) -> list[str]:
-    """Return the lines of the table; a ratio has its 95 % interval, a range is over layers or shapes."""
-    judged = [r for r in rows if str(r["judged"]) == "True"]
+def markdown(rows: Rows, route: str) -> list[str]:
+    """Return the lines of a route's table; a ratio has its 95 % interval, a range is over layers or shapes."""
+    judged = [r for r in rows if str(r["judged"]) == "True" and r["route"] == route]
     lines = list(HEADER)
     networks = [n for n in dict.fromkeys(r["operator"] for r in judged) if str(n).startswith("unet")]
     for name in dict.fromkeys(r["operator"] for r in judged if r["comparison"] == "verrou"):
