@@ -12,7 +12,7 @@ from torch import Size, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """Standard deviation of the roundings of each sum but the last one, and the number of its products that are not 0."""
+    """Standard deviation of the roundings of each sum but the last, and how many of its products are not 0."""
 
     std: Tensor
     terms: Tensor

@@ -1,8 +1,8 @@
 """Convolutions and matrix products of the route exact: in which order does the stock kernel add the products?
 
-The compiled kernel rounds after every multiply-add (kernels/products.cpp); the orders are those that reproduce the
-stock kernels' bits with rounding to nearest: oneDNN's direct convolution starts from the bias and goes through eights of
-channels, then rows and columns of the kernel, then the channels of the eight; torch's own is a chain over channels,
+The compiled kernel rounds after every multiply-add (kernels/products.cpp); the orders are those that reproduce the bits
+of the stock kernels with rounding to nearest: oneDNN's direct convolution starts from the bias and goes through eights
+of channels, then rows and columns of the kernel, then the channels of the eight; torch's own is a chain over channels,
 rows and columns with the bias last; a matrix product adds panels of 256.
 """
 
