@@ -14,6 +14,8 @@ from mcaprobe.manifest import FORMAT, commit, machine, versions
 from mcaprobe.memory import peak_memory
 from mcaprobe.observer import Observer
 from mcaprobe.planning import Needs, Survey, look
+from mcaprobe.reference import difference_from_stock
+from mcaprobe.routes import EXACT
 from mcaprobe.settings import expect_matches
 from mcaprobe.summary import Row
 
@@ -31,6 +33,7 @@ class Run:
         self.report = UnitReport()
         self.notes: list[str] = list(campaign.model.notes)
         self.alone: str | None = None
+        self.reference: dict[str, float] | None = None
         self.started = time.perf_counter()
         for note in self.notes:
             observer.say(note)
@@ -39,6 +42,9 @@ class Run:
         """Survey the model and check the globs; whatever the model raises is named."""
         try:
             seen = look(self.campaign.model.module, self.campaign.input.tensor, self.settings.layers)
+            self.reference = difference_from_stock(
+                self.settings, self.campaign.model.module, self.campaign.input.tensor
+            )
         except (InputError, RunFailure):
             raise
         except Exception as error:
@@ -74,8 +80,15 @@ class Run:
         for name, values in report.metrics.items():
             self.report.metrics.setdefault(name, {}).update(values)
 
+    def say_modelled(self) -> None:
+        """Name the operators that the route exact could not take."""
+        modelled = sorted(name for name, kind in self.report.operators.items() if kind == "modelled")
+        if self.settings.taken_route() == EXACT and modelled:
+            self.say(f"Calls without a compiled kernel ran by the route model: {', '.join(modelled)}.")
+
     def check_perturbed(self, rows: Iterable[Row]) -> None:
         """Say so when no element of any layer differs from the unperturbed run: then nothing was perturbed."""
+        self.say_modelled()
         whole = [
             row for row in rows if row.region == "all" and row.share_exact is not None and row.share_zero is not None
         ]
@@ -104,6 +117,8 @@ class Run:
             "route": self.settings.taken_route(),
             "route_asked": self.settings.route,
             "kernels": kernels.about(),
+            "reference": {"kernels": "stock" if self.reference is None else "compiled, rounding to nearest",
+                          "output_difference_from_stock": self.reference},
             "side_by_side": self.alone is None,
             "chunks": chunks,
             "input": {"name": campaign.input.name, "shape": list(campaign.input.tensor.shape),
