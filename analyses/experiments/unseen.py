@@ -37,6 +37,7 @@ class Config:
     samples: int = 10
     seed: int = 0
     mode: str = "random"
+    route: str = "exact"
 
 
 def inputs_in(data: Path) -> list[Input]:
@@ -60,6 +61,7 @@ def run(config: Config, progress: Callable[[str], None] = lambda _: None) -> lis
             item.path,
             samples=config.samples,
             mode=config.mode,
+            route=config.route,
             seed=config.seed,
             out=config.runs / folder(item),
         )
