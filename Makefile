@@ -4,6 +4,7 @@ VENV   ?= .venv
 OUT    ?= runs/demo
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+KERNELS := $(wildcard mcaprobe/kernels/*.cpp mcaprobe/kernels/*.h)
 
 .PHONY: demo test lint install clean
 
@@ -19,11 +20,11 @@ lint: $(READY)
 
 install: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt setup.py $(KERNELS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Expected Python 3.11 or newer, got %d.%d: set PYTHON=..." % v[:2])'
-	$(PYTHON) -m venv $(VENV)
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs
+	rm -rf $(VENV) build *.egg-info runs mcaprobe/kernels/*.so
