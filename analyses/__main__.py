@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analyses.commands import evaluate, fidelity, train, unseen
+from analyses.commands import benchmark, evaluate, fidelity, train, unseen
 from mcaprobe.errors import InputError, RunFailure
 
 COMMANDS = (
@@ -12,6 +12,7 @@ COMMANDS = (
     evaluate,
     fidelity,
     unseen,
+    benchmark,
 )  # a new subcommand: a file in analyses/commands with add(subparsers), and its name here
 
 

@@ -1,0 +1,120 @@
+"""`python -m analyses benchmark campaign`: what a Monte Carlo campaign costs, as a ratio to stock PyTorch."""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from analyses import provenance
+from analyses.benchmarks import campaign, operators, processes
+from analyses.benchmarks.config import Config, cores
+from analyses.benchmarks.record import earlier, keep, load_average, stamp
+from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OPERATORS, PARTS, Row, judged
+from analyses.figures.benchmark import markdown, number
+from mcaprobe.errors import InputError
+
+RESULT = provenance.ROOT / "analyses" / "results" / "campaign_cost.csv"
+MEASURES: dict[str, Callable[[Config, Callable[[str], None]], list[Row]]] = {
+    CAMPAIGN: campaign.run,
+    OPERATORS: operators.run,
+    MEMORY: processes.memory,
+    FULL_WIDTH: processes.whole_slice,
+}
+DESCRIPTION = """\
+Time campaigns and single operators beside stock PyTorch, turn by turn in the same run, and measure peak memory.
+Judged: the ratio of the medians, of the campaign to stock forwards in channels_last, of a convolution to the faster
+format of stock. Exit code 1 where a judged ratio measured in this run exceeds its bound. Rows of parts (and thread
+counts) that are not measured stay as the CSV has them."""
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand and its options."""
+    p = subparsers.add_parser(
+        "benchmark",
+        help="what does a campaign cost against stock PyTorch?",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("what", choices=["campaign"], help="what to measure: a Monte Carlo campaign and its operators")
+    p.add_argument("--repetitions", type=int, default=5, help="how often each call is timed (%(default)s)")
+    p.add_argument("--threads", type=int, nargs="+", help="thread counts of the campaign (1 and all cores)")
+    p.add_argument("--parts", default=",".join(PARTS[:3]), help=f"among {', '.join(PARTS)} (%(default)s)")
+    p.add_argument("--full-width", action="store_true", help="the part full-width too, which takes long")
+    p.add_argument("--out", type=Path, default=RESULT, help="the CSV to write (%(default)s)")
+    p.set_defaults(function=benchmark)
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """Return what the parsed arguments ask to be measured; InputError where one makes no sense."""
+    if args.repetitions < 1:
+        raise InputError(f"Expected --repetitions of at least 1, got {args.repetitions}.")
+    threads = tuple(dict.fromkeys(args.threads or (1, cores())))
+    for count in threads:
+        if not 1 <= count <= cores():
+            raise InputError(f"Expected --threads between 1 and the {cores()} cores of this machine, got {count}.")
+    asked = [part.strip() for part in args.parts.split(",")]
+    for part in asked:
+        if part not in PARTS:
+            raise InputError(f"Expected --parts among {', '.join(PARTS)}, got {part!r}.")
+    if args.out.suffix != ".csv":
+        raise InputError(f"Expected --out to end in .csv, got {args.out}.")
+    parts = [part for part in PARTS if part in asked or (part == FULL_WIDTH and args.full_width)]
+    return Config(parts=parts, repetitions=args.repetitions, threads=threads)
+
+
+def benchmark(args: argparse.Namespace) -> int:
+    """Measure, write the rows, print the tables; exit code 1 where a judged ratio exceeds its bound."""
+    return report(config_of(args), args.out)
+
+
+def report(config: Config, out: Path) -> int:
+    """Measure what `config` says, keep it in `out`, print it; return the exit code."""
+    console, start = Console(), time.monotonic()
+    if not console.is_terminal:
+        console = Console(width=170)
+    earlier(out)  # a file that is none of ours is refused before hours of measuring
+    about = stamp(config, load_average())
+    with console.status("") as status:
+        rows = [judged(row) for part in config.parts for row in MEASURES[part](config, status.update)]
+    texts = keep(out, rows, about, time.monotonic() - start)
+    print_rows(console, texts)
+    for line in markdown(texts):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    missed = [row for row in rows if row.get("met") is False]
+    console.print(f"{out}: {len(texts)} rows, {sum('met' in row for row in rows)} judged, {len(missed)} missed")
+    for row in missed:
+        console.print(
+            f"  NOT MET: {row['subject']}, {row['route']} {row['mode']}, {row['threads']} threads: "
+            f"{row['ratio']:.2f} > {row['bound']:g}",
+            markup=False,
+        )
+    return 1 if missed else 0
+
+
+def print_rows(console: Console, rows: Sequence[dict[str, str]]) -> None:
+    """Print one table: every row that was measured, then those of elsewhere."""
+    table = Table(title="Cost against stock PyTorch (ratio of medians; low to high over the repetitions)")
+    for name in ("part", "subject", "what", "route, mode"):
+        table.add_column(name)
+    for name in ("threads", "median", "low to high", "ratio", "range", "bound"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        bound = f"{row['bound']} {'met' if row['met'] == 'True' else 'NOT MET'}" if row["bound"] else ""
+        variant = " ".join(filter(None, (row["route"], row["mode"], row["format"] if not row["route"] else "")))
+        ratio = number(row["ratio"]) if row["ratio"] else ""
+        span = f"{number(row['ratio_low'])} to {number(row['ratio_high'])}" if row["ratio_low"] else ""
+        part = "elsewhere, not measured" if row["part"] == ELSEWHERE else row["part"]
+        table.add_row(part, row["subject"], row["what"], variant, row["threads"], *_measured(row), ratio, span, bound)
+    console.print(table)
+
+
+def _measured(row: dict[str, str]) -> tuple[str, str]:
+    """Return the median with its unit, and the range."""
+    if not row["median"]:
+        return "", ""
+    scale, unit = (1000.0, "ms") if row["part"] == OPERATORS else (1.0, row["unit"])
+    median, low, high = (number(scale * float(row[name])) for name in ("median", "low", "high"))
+    return f"{median} {unit}", f"{low} to {high}"
