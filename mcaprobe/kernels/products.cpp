@@ -9,6 +9,8 @@
 
 #include <omp.h>
 
+#include <new>
+
 #include "gather.h"
 #include "random.h"
 #include "rounding.h"
@@ -20,6 +22,16 @@ constexpr uint32_t ROWS = 16;  // lanes 0 .. 15 draw for columns, the others for
 
 // What one thread needs for one panel and one block of rows. Steps: the products, then an addition for each segment.
 struct Workspace {
+  Workspace(int64_t mode, int64_t products, int64_t steps, int64_t segments)
+      : input(size_t(products) * COLUMNS + BLOCK), weight(size_t(products) * BLOCK + BLOCK) {
+    if (mode == NEAREST) return;
+    row.resize(size_t(steps) * BLOCK);
+    column.resize(mode == RANDOM ? size_t((steps + 31) / 32) * 4 * BLOCK : size_t(steps) * COLUMNS);
+    if (mode == NEARNESS) return;
+    last_row.resize(size_t(segments) * BLOCK);
+    last_column.resize(size_t(segments) * COLUMNS);
+  }
+
   std::vector<float> input;          // (products, 64); mode random: times y
   std::vector<uint32_t> column;      // random: (steps / 8, 16) changes of y, 4 bits a step; nearness: (steps, 64)
   std::vector<float> weight;         // (4 tiles, products, 4); random: times x
@@ -46,12 +58,12 @@ class Job {
   }
 
   void run() const {
+    std::vector<Workspace> workspaces;
+    for (uint32_t i = 0; i < p.threads; ++i) workspaces.emplace_back(p.mode, p.products, steps, segments);
 #pragma omp parallel num_threads(int(p.threads)) if (p.threads > 1)
     {
       const Direction direction{Mode(p.mode)};
-      Workspace w;
-      w.input.resize(size_t(p.products) * COLUMNS + BLOCK);
-      w.weight.resize(size_t(p.products) * BLOCK + BLOCK);
+      Workspace& w = workspaces[size_t(omp_get_thread_num())];
 #pragma omp for schedule(dynamic, 1)
       for (int64_t i = 0; i < p.groups * panels; ++i) panel(w, i / panels, i % panels);
     }
@@ -102,8 +114,6 @@ class Job {
   // Random signs: bits of 32 steps x 4 quarters of the columns are one draw.
   void sign_columns(Workspace& w, uint64_t place) const {
     const int64_t eights = ceil_div(steps, 8);
-    w.column.resize(size_t(ceil_div(steps, 32)) * 4 * BLOCK);
-    w.last_column.resize(size_t(segments) * COLUMNS);
     for (int64_t group = 0; group * 4 < eights; ++group) {
       const Words words = draw(key, place, uint32_t(group), 0);
       for (int i = 0; i < 4; ++i) store(&w.column[size_t(group * 4 + i) * BLOCK], words.word[i]);
@@ -127,8 +137,6 @@ class Job {
   }
 
   void sign_rows(Workspace& w, const float* weight, uint64_t place, int64_t block) const {
-    w.row.resize(size_t(steps) * BLOCK);
-    w.last_row.resize(size_t(segments) * BLOCK);
     const int64_t tile = p.products * TILE, row_tile = steps * TILE;
     Words words{};
     U x = all(0u), word = x;
@@ -158,7 +166,6 @@ class Job {
   }
 
   void draw_columns(Workspace& w, uint64_t place) const {
-    w.column.resize(size_t(steps) * COLUMNS);
     for (int64_t k = 0; k < steps; ++k) {
       const Words words = draw(key, place, uint32_t(k), 0);
       for (int n = 0; n < 4; ++n) store(&w.column[size_t(k) * COLUMNS + n * BLOCK], words.word[n] & all(uint32_t(LOW)));
@@ -166,7 +173,6 @@ class Job {
   }
 
   void draw_rows(Workspace& w, uint64_t place, int64_t block) const {
-    w.row.resize(size_t(steps) * BLOCK);
     Words words{};
     for (int64_t k = 0; k < steps; ++k) {
       if (k % 4 == 0) words = draw(key, place, uint32_t(k / 4), uint32_t(block + 1) * ROWS);
@@ -367,6 +373,12 @@ class Job {
 
 }  // namespace
 
-MCA_API void mca_products(const Products* products) {
-  Job(*products).run();
+// Returns 0, or 1 where memory did not suffice.
+MCA_API int32_t mca_products(const Products* products) {
+  try {
+    Job(*products).run();
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
 }

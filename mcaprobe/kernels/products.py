@@ -69,7 +69,8 @@ def sum_products(
     job.size[:], job.outputs[:], job.step[:] = x.shape[2:], out.shape[2:], step
     job.input_stride[:], job.output_stride[:] = x.stride(), out.stride()
     call.fill(job)
-    library().mca_products(ctypes.byref(job))
+    if library().mca_products(ctypes.byref(job)):
+        raise MemoryError(f"Expected memory for {products} products of {x.shape[1]} channels on {call.threads} threads.")
 
 
 def _packed(weight: Tensor) -> Tensor:
