@@ -19,16 +19,19 @@ class Operator:
         name: What the rows call it; `convolution` at its start lets it be judged.
         call: Takes the operands in order.
         shapes: Of the operands; the first one is the activation.
+        positive: Numbers of the operands that are made positive.
     """
 
     name: str
     call: Callable[..., Any]
     shapes: tuple[Shape, ...]
+    positive: tuple[int, ...] = ()
 
     def operands(self, seed: int) -> list[Tensor]:
         """Return operands in the contiguous format."""
         generator = torch.Generator().manual_seed(seed)
-        return [torch.randn(shape, generator=generator) for shape in self.shapes]
+        drawn = [torch.randn(shape, generator=generator) for shape in self.shapes]
+        return [t.abs() + 0.5 if i in self.positive else t for i, t in enumerate(drawn)]
 
 
 def convolution(inputs: int, outputs: int, kernel: int, size: int) -> Operator:
@@ -40,10 +43,6 @@ def convolution(inputs: int, outputs: int, kernel: int, size: int) -> Operator:
     )
 
 
-def _batch_norm(x: Tensor, mean: Tensor, deviation: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.batch_norm(x, mean, deviation.square() + 0.5, weight, bias)
-
-
 def _max_pool(x: Tensor) -> Any:
     return F.max_pool2d(x, 2, return_indices=True)
 
@@ -53,7 +52,7 @@ OPERATORS = (
     convolution(24, 24, 3, 256),
     convolution(64, 64, 5, 64),
     convolution(71, 71, 3, 128),
-    Operator("batch_norm (24, 256, 256)", _batch_norm, (PLANES, *[(24,)] * 4)),
+    Operator("batch_norm (24, 256, 256)", F.batch_norm, (PLANES, *[(24,)] * 4), positive=(2,)),
     Operator("add (24, 256, 256)", torch.add, (PLANES, PLANES)),
     Operator("matmul 512x512x512", torch.mm, ((512, 512), (512, 512))),
     Operator("sum (24, 256, 256)", torch.sum, (PLANES,)),

@@ -14,7 +14,8 @@ STOCK, PASS, ONE_LAYER, WHOLE, PERTURBED = "stock", "campaign", "campaign, one l
 FORMATS = ("channels_last", "contiguous")
 VARIANTS = (("exact", "random"), ("exact", "nearness"), ("model", "random"), ("model", "nearness"))
 # median, low, high: in `unit`; ratio: of the medians, to the stock rows of the format `baseline`, same subject and
-# threads; ratio_low, ratio_high: of the repetitions; ratio_contiguous: to the stock rows in the contiguous format.
+# threads; ratio_low, ratio_high: the extremes of it and of those of the repetitions; ratio_contiguous: to the stock
+# rows in the contiguous format.
 COLUMNS = (
     "part", "subject", "what", "route", "mode", "format", "threads", "samples", "layers", "repetitions", "unit",
     "median", "low", "high", "baseline", "ratio", "ratio_low", "ratio_high", "ratio_contiguous", "bound", "aim", "met",
@@ -63,12 +64,12 @@ def timed(row: Row, times: Times, calls: int = 1) -> Row:
             "median": times.median / calls, "low": low / calls, "high": high / calls}  # fmt: skip
 
 
-def ratios(times: Times, stock: Mapping[str, Times], baseline: str, scale: float = 1.0) -> Row:
-    """Return the columns that hold a call's times against stock's in the format `baseline`; `scale` multiplies each."""
-    low, high = spread([scale * r for r in times.ratios(stock[baseline])])
-    contiguous = scale * times.ratio(stock["contiguous"])
-    return {"baseline": baseline, "ratio": scale * times.ratio(stock[baseline]), "ratio_low": low, "ratio_high": high,
-            "ratio_contiguous": contiguous}  # fmt: skip
+def ratios(times: Times, stock: Mapping[str, Times], baseline: str) -> Row:
+    """Return the columns that hold a call's times against stock's in the format `baseline`."""
+    ratio = times.ratio(stock[baseline])
+    low, high = spread([ratio, *times.ratios(stock[baseline])])
+    return {"baseline": baseline, "ratio": ratio, "ratio_low": low, "ratio_high": high,
+            "ratio_contiguous": times.ratio(stock["contiguous"])}  # fmt: skip
 
 
 def elsewhere() -> list[Row]:

@@ -85,8 +85,12 @@ def _operators(rows: Rows) -> list[str]:
         perturbed = [_pick(here, what=PERTURBED, route=route, mode=mode) for route, mode in VARIANTS]
         stock = _pick(here, what=STOCK, format=perturbed[0]["baseline"])
         milliseconds = f"{number(1000 * float(stock['median']))} ms, {stock['format']}"
-        lines.append((subject, milliseconds, *(_ratio(row) for row in perturbed)))
+        lines.append((subject, milliseconds, *(_ratio(row) + _contiguous(row) for row in perturbed)))
     return _table(*lines)
+
+
+def _contiguous(row: Row) -> str:
+    return f", contiguous {number(row['ratio_contiguous'])}" if row["baseline"] != "contiguous" else ""
 
 
 def _memory(rows: Rows) -> list[str]:
