@@ -45,8 +45,10 @@ def library() -> ctypes.CDLL:
     return found
 
 
-def expect_plain(*tensors: Tensor) -> None:
-    """Raise where a tensor is none that a pointer can stand for."""
+def expect_plain(*tensors: Tensor, double: bool = False) -> None:
+    """Raise where a tensor is none that a pointer to float32 (or `double`: to either format) can stand for."""
+    dtypes = (torch.float32, torch.float64) if double else (torch.float32,)
     for t in tensors:
-        if t.device.type != "cpu" or t.is_neg() or t.is_conj() or t.dtype not in (torch.float32, torch.float64):
-            raise RuntimeError(f"Expected float32 or float64 tensors on the processor, got {t.dtype} on {t.device}.")
+        if t.device.type != "cpu" or t.is_neg() or t.is_conj() or t.dtype not in dtypes:
+            formats = " or ".join(str(dtype)[6:] for dtype in dtypes)
+            raise RuntimeError(f"Expected {formats} tensors on the processor, got {t.dtype} on {t.device}.")

@@ -28,7 +28,7 @@ def elementwise(call: Call, operation: str, *operands: Tensor) -> Tensor:
             `round` narrows float64, `noise` is operand 0 plus a normal number times operand 1, then rounded.
         operands: float32; of `round` and `noise` float32 or float64.
     """
-    expect_plain(*operands)
+    expect_plain(*operands, double=operation in ("round", "noise"))
     operands = torch.broadcast_tensors(*(t.detach() for t in operands)) if len(operands) > 1 else operands
     out = torch.empty(operands[0].shape, dtype=torch.float32)
     if not out.numel():

@@ -60,15 +60,15 @@ def _stepwise_sum(site: CompiledSite, x: Tensor, dims: list[int], order: Order) 
     dims = sorted(dims)
     kept = [d for d in range(x.dim()) if d not in dims]
     if order.vector > 1:
-        flat = x.permute(*kept, *dims).reshape(-1, prod(x.shape[d] for d in dims), 1)
+        flat = x.permute(*kept, *dims).reshape(prod(x.shape[d] for d in kept), prod(x.shape[d] for d in dims), 1)
         return reduce(site.call(), "vector" if order.tree else "inner", flat).flatten()
     before = [d for d in kept if d < dims[0]]
     if dims != list(range(dims[0], dims[-1] + 1)):
         before = []
     after = [d for d in kept if d not in before]
-    outer, count = (prod(x.shape[d] for d in part) for part in (before, dims))
+    outer, count, inner = (prod(x.shape[d] for d in part) for part in (before, dims, after))
     name = "outer" if order.cascade else "sequence"
-    return reduce(site.call(), name, x.permute(*before, *dims, *after).reshape(outer, count, -1)).flatten()
+    return reduce(site.call(), name, x.permute(*before, *dims, *after).reshape(outer, count, inner)).flatten()
 
 
 def add_up(site: Site, terms: Sequence[Tensor] | Tensor) -> Tensor:

@@ -25,7 +25,8 @@ def neighbours(q: Fraction, dtype) -> tuple:
     while exact(guess) > q:
         guess = np.nextafter(guess, dtype(-np.inf))
     while True:
-        above = np.nextafter(guess, dtype(np.inf))
+        with np.errstate(over="ignore"):
+            above = np.nextafter(guess, dtype(np.inf))
         if not np.isfinite(above) or exact(above) > q:
             break
         guess = above
