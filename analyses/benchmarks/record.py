@@ -20,8 +20,8 @@ from mcaprobe.manifest import commit
 ABOUT = (
     "rows: median, low and high of the times of all repetitions, in the row's unit; ratio: median over the median of "
     "stock torch in the format `baseline`, timed before, between and after in the same run; ratio_low and ratio_high: "
-    "extremes of it and of the ratios of the repetitions; perturbed operators take "
-    "contiguous operands, as in a campaign; rows of the part elsewhere were not measured in any run of this command"
+    "extremes of it and of the ratios of the repetitions; ratio_fastest: of the two fastest times; perturbed operators "
+    "take contiguous operands, as in a campaign; rows of the part elsewhere were measured in no run of this command"
 )
 
 

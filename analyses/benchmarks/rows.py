@@ -15,11 +15,11 @@ FORMATS = ("channels_last", "contiguous")
 VARIANTS = (("exact", "random"), ("exact", "nearness"), ("model", "random"), ("model", "nearness"))
 # median, low, high: in `unit`; ratio: of the medians, to the stock rows of the format `baseline`, same subject and
 # threads; ratio_low, ratio_high: the extremes of it and of those of the repetitions; ratio_contiguous: to the stock
-# rows in the contiguous format.
+# rows in the contiguous format; ratio_fastest: of the two fastest times.
 COLUMNS = (
     "part", "subject", "what", "route", "mode", "format", "threads", "samples", "layers", "repetitions", "unit",
-    "median", "low", "high", "baseline", "ratio", "ratio_low", "ratio_high", "ratio_contiguous", "bound", "aim", "met",
-    "source",
+    "median", "low", "high", "baseline", "ratio", "ratio_low", "ratio_high", "ratio_fastest", "ratio_contiguous",
+    "bound", "aim", "met", "source",
 )  # fmt: skip
 
 
@@ -36,6 +36,7 @@ CAMPAIGN_BOUNDS = {
     ("exact", "nearness"): Bound(12),
     ("model", "random"): Bound(5),
 }
+UNSTEADY = 1.5  # stock's slowest over its fastest time: above it the machine did something else
 CONVOLUTION_BOUND = Bound(3.5)  # route exact, mode random
 
 
@@ -69,7 +70,13 @@ def ratios(times: Times, stock: Mapping[str, Times], baseline: str) -> Row:
     ratio = times.ratio(stock[baseline])
     low, high = spread([ratio, *times.ratios(stock[baseline])])
     return {"baseline": baseline, "ratio": ratio, "ratio_low": low, "ratio_high": high,
+            "ratio_fastest": min(times.all) / min(stock[baseline].all),
             "ratio_contiguous": times.ratio(stock["contiguous"])}  # fmt: skip
+
+
+def unsteady(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the stock rows of the campaign that were timed while the machine did something else: ratios flatter."""
+    return [r for r in rows if r["part"] == CAMPAIGN and r["what"] == STOCK and r["high"] > UNSTEADY * r["low"]]
 
 
 def elsewhere() -> list[Row]:

@@ -12,7 +12,7 @@ from analyses import provenance
 from analyses.benchmarks import campaign, operators, processes
 from analyses.benchmarks.config import Config, cores
 from analyses.benchmarks.record import earlier, keep, load_average, stamp
-from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OPERATORS, PARTS, Row, judged
+from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OPERATORS, PARTS, Row, judged, unsteady
 from analyses.figures.benchmark import markdown, number
 from mcaprobe.errors import InputError
 
@@ -85,6 +85,12 @@ def report(config: Config, out: Path) -> int:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     missed = [row for row in rows if row.get("met") is False]
     console.print(f"{out}: {len(texts)} rows, {sum('met' in row for row in rows)} judged, {len(missed)} missed")
+    for row in unsteady(rows):
+        console.print(
+            f"  Not quiet: {row['format']} stock on {row['threads']} threads took {row['low']:.2f} to "
+            f"{row['high']:.2f} s: measure again, or see ratio_fastest.",
+            markup=False,
+        )
     for row in missed:
         console.print(
             f"  NOT MET: {row['subject']}, {row['route']} {row['mode']}, {row['threads']} threads: "

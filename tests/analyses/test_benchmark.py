@@ -38,6 +38,7 @@ from analyses.benchmarks.rows import (
     judged,
     merged,
     text,
+    unsteady,
 )
 from analyses.benchmarks.timing import Times, interleave
 from analyses.commands import benchmark
@@ -238,6 +239,12 @@ def test_rows_that_are_not_measured_stay_with_their_date(
     assert second["campaign, 1 threads"]["date"] == "later"
     assert {"machine", "versions", "commit", "kernels", "cores", "command"} <= second["campaign, 1 threads"].keys()
     assert sum(row["part"] == ELSEWHERE for row in rows) == len(PUBLISHED)
+
+
+def test_stock_that_was_disturbed_is_named() -> None:
+    rows = fake(CAMPAIGN, 2.0)(None, None)
+    assert unsteady(rows) == []
+    assert unsteady([rows[0] | {"high": 1.6}, *rows[1:]]) == [rows[0] | {"high": 1.6}]
 
 
 def test_another_number_of_threads_does_not_replace_rows() -> None:
