@@ -13,6 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from mcaprobe.kernels.accumulation import follow_run, follows
 from mcaprobe.rounding import Arithmetic, block_limit, blocks, relative_unit
 
 
@@ -168,6 +169,9 @@ class SequentialSquares:
     def add(self, total: Tensor, squares: Tensor, count: Tensor) -> None:
         """Add one run: its sum, its sum of squares, its number of non-zero terms (same shape or broadcastable)."""
         count = count.expand(total.shape)
+        if follows(total, squares, count, self.partial):
+            follow_run(total, squares.expand(total.shape), count, self.partial, self.summed)
+            return
         for index in blocks(total.shape, block_limit(total.device)):
             s, k, p = total[index], count[index], self.partial[index]
             some = k.clamp(min=1)
