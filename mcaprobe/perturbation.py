@@ -141,7 +141,8 @@ class Perturbation(TorchDispatchMode):
 
     def _compiles(self, func: Any, args: Any, kwargs: Any) -> bool:
         """Return whether the route is exact and there are kernels for all floating-point tensors of a call."""
-        if self.route != EXACT or not (func.overloadpacket in RULES or narrows(func, args, kwargs)):
+        known = func.overloadpacket in RULES or functional(func) in RULES
+        if self.route != EXACT or not (known or narrows(func, args, kwargs)):
             return False
         tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
         floats = [t.dtype for t in tensors if t.is_floating_point() or t.is_complex()]
