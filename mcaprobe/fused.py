@@ -35,17 +35,15 @@ class _Layer(Structure):
 class Question(Structure):
     """What is asked of the scores, field by field as in kernels/statistics.h."""
 
-    _fields_ = [("samples", c_int64), ("combination", c_int64), ("cost", c_double), ("lowest", c_double),
-                ("per_bit", c_double), ("bins", c_int64), ("rank_per_bit", c_double), ("rank_bins", c_int64),
-                ("cells", c_int64), ("regions", c_int64)]  # fmt: skip
+    _fields_ = [("samples", c_int64), ("combination", c_int64), ("cost", c_double), ("lowest", c_int64),
+                ("per_bit", c_int64), ("bins", c_int64), ("cells", c_int64), ("regions", c_int64)]  # fmt: skip
 
 
 class Scores(Structure):
     """A question and where the answers go, field by field as in kernels/statistics.cpp."""
 
     _fields_ = [("question", Question), ("cell", c_void_p), ("positions", c_int64), ("bits", c_void_p),
-                ("codes", c_void_p), ("table", c_void_p), ("ranks", c_void_p), ("kinds", c_void_p),
-                ("sums", c_void_p)]  # fmt: skip
+                ("codes", c_void_p), ("table", c_void_p), ("kinds", c_void_p), ("sums", c_void_p)]  # fmt: skip
 
 
 def available(*tensors: Tensor) -> bool:
@@ -111,23 +109,26 @@ def address(array: np.ndarray | None) -> int | None:
 
 def select(
     bits: np.ndarray, codes: np.ndarray, cell: np.ndarray | None, masks: Sequence[int],
-    ranges: Sequence[tuple[float, float]], counts: Sequence[int],
+    ranges: Sequence[tuple[float, float]], rooms: Sequence[int], threads: int,
 ) -> list[np.ndarray]:  # fmt: skip
-    """Return the bits of the numbers within `ranges[r]` (the end excluded) in the cells with all bits of `masks[r]`.
+    """Return the bits of the numbers within `ranges[r]` (the end excluded), in any order.
 
     Args:
-        counts: How many there are.
+        masks: Region r has the cells with all bits of masks[r].
+        rooms: How many there are at most.
     """
-    found = [np.empty(count) for count in counts]
+    found = [np.empty(room) for room in rooms]
     low, high = (np.array([ends[i] for ends in ranges]) for i in (0, 1))
-    wanted = np.array(masks, dtype=np.uint8)
+    wanted, most = np.array(masks, dtype=np.uint8), np.array(rooms, dtype=np.int64)
+    counts = np.zeros(len(found), dtype=np.int64)
     out = (c_void_p * len(found))(*(address(values) for values in found))
     _library().mca_select(
         c_void_p(address(bits)), c_void_p(address(codes)), c_int64(bits.size), c_void_p(address(cell)),
         c_int64(1 if cell is None else cell.size), c_int64(len(found)), c_void_p(address(wanted)),
-        c_void_p(address(low)), c_void_p(address(high)), out,
+        c_void_p(address(low)), c_void_p(address(high)), c_void_p(address(most)), out, c_void_p(address(counts)),
+        c_int32(threads),
     )  # fmt: skip
-    return found
+    return [values[:count] for values, count in zip(found, counts, strict=True)]
 
 
 def channel_map(bits: np.ndarray, codes: np.ndarray, channels: int, threads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -45,6 +45,7 @@ class InFolder(Run):
         if stored is not None:
             expect_same(self.out, stored["identity"], self.campaign.identity())
             if stored["status"] == "complete" and self._whole(stored):
+                self._remove_chunks()  # a process that was killed just before its end leaves them
                 self.observer.say(f"{self.out} holds this run already, complete: nothing to do.")
                 return load(self.out)
             self.earlier = float(stored.get("times", {}).get("seconds", 0.0))
@@ -221,9 +222,12 @@ class InFolder(Run):
                 commit(folder / name, self.out / name)
                 files.update(_sizes(self.out, self.out / name))
         self._save("complete", seen, needs, files=dict(sorted(files.items())))
+        self._remove_chunks()
+        return load(self.out)
+
+    def _remove_chunks(self) -> None:
         if (self.out / CHUNKS).exists():
             remove(self.out / CHUNKS)
-        return load(self.out)
 
 
 def _sizes(root: Path, path: Path) -> dict[str, int]:

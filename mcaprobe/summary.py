@@ -72,9 +72,10 @@ def digest(
         swept = sweep(source, estimator, masks, threads)
     if swept is not None:
         image = swept.channel_map() if picture else None
+        rows = _rows(swept, estimator, names)
+        swept.release()
         if image is not None or not picture:
-            kept = swept.moments if keep else None
-            return Digest(_rows(swept, estimator, names), Histogram.of_sweep(swept), image, kept)
+            return Digest(rows, Histogram.of_sweep(swept), image, swept.moments if keep else None)
     total = source.total() if isinstance(source, LaneBlocks) else source
     image = channel_map(total, estimator) if picture and isinstance(total, Moments) else None
     rows = summarize(total, estimator, masks, layer=layer, operator=operator)

@@ -7,8 +7,11 @@ goes through torch (significance.py, scores.py), with the same rows up to the ro
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +23,24 @@ from mcaprobe.moments import MOST_SAMPLES, Moments
 from mcaprobe.regions import ALL, positions
 from mcaprobe.scores import COMBINATIONS, LOWEST, PER_BIT, bin_count
 
-# Bins of bits in which the ranks of percentiles are looked up; the last one takes the rest.
-RANKS_PER_BIT = 64
-RANK_BINS = 48 * RANKS_PER_BIT
+# More than the rounding of a score less its cost, and less than a bin.
+EDGE = 1e-9
 # A cell, a combination of regions, is one byte; a channel's count in a map two.
 MOST_REGIONS = 7
 MOST_CHANNELS = 2**16 - 1
+
+
+# Room for bits and codes of layers to come: the system fills new memory with zeros, which takes as long as the scores.
+_spare: deque[tuple[Any, Any]] = deque(maxlen=1)
+
+
+def _space(elements: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return room for bits and codes: the spare one, where it is large enough."""
+    with suppress(IndexError):
+        bits, codes = _spare.pop()
+        if bits.size >= elements:
+            return bits[:elements], codes[:elements]
+    return np.empty(elements)[:], np.empty(elements, dtype=np.uint8)[:]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,23 +66,56 @@ class Swept:
     sums: list[float]
     scores: np.ndarray
     moments: Moments | None
-    _ranks: np.ndarray
+    _combination: int
+    _cost: float
     _cell: np.ndarray | None
     _threads: int
 
+    def release(self) -> None:
+        """Hand the room of bits and codes to the next sweep: neither may be looked at any more."""
+        _spare.append((self.bits.base, self.codes.base))
+
     def percentiles(self, share: float) -> list[float | None]:
         """Return the quantile (linear between ranks) of the bits of the numbers of each region; None without any."""
-        wanted = [_Rank.of(counts, share) for counts in self._ranks]
+        wanted = [self._rank(i, share) for i in range(len(self.regions))]
         some = [(i, rank) for i, rank in enumerate(wanted) if rank is not None]
         result: list[float | None] = [None] * len(wanted)
         if some:
             masks = [0 if i == 0 else 1 << (i - 1) for i, _ in some]
             values = fused.select(
-                self.bits, self.codes, self._cell, masks, [r.ends for _, r in some], [r.count for _, r in some]
-            )
-            for (i, rank), found in zip(some, values, strict=True):
-                result[i] = rank.value(found)
+                self.bits, self.codes, self._cell, masks, [r.ends for _, r in some], [r.room for _, r in some],
+                self._threads,
+            )  # fmt: skip
+            for (i, rank), mask, found in zip(some, masks, values, strict=True):
+                # A number as close to the edge as a rounding may be of the bin below.
+                close = bool((found < rank.ends[0] + 2 * EDGE).any())
+                result[i] = rank.value(found, self._below(rank.ends[0], mask) if close else rank.below)
         return result
+
+    def _below(self, bits: float, mask: int) -> int:
+        """Return how many numbers in the cells with all bits of `mask` have fewer bits."""
+        less = (self.bits < bits) & (self.codes == Class.NUMBER)
+        if self._cell is not None:
+            less = less.reshape(-1, self._cell.size) & (self._cell & mask == mask)
+        return int(less.sum())
+
+    def _rank(self, region: int, share: float) -> _Rank | None:
+        """Return where a quantile of the numbers of a region lies, None without any."""
+        numbers, noise = (int(self.kinds[region, code]) for code in (Class.NUMBER, Class.NOISE))
+        if not numbers:
+            return None
+        rank = share * (numbers - 1)
+        first = math.floor(rank)
+        last = min(first + 1, numbers - 1)
+        # Noise has the lowest scores of all that vary.
+        counts = self.scores[region, self._combination]
+        ends = np.cumsum(counts)
+        low, high = np.searchsorted(ends, [noise + first, noise + last], side="right").tolist()
+        lower = LOWEST + low / PER_BIT - self._cost - EDGE if low else -math.inf
+        upper = LOWEST + (high + 1) / PER_BIT - self._cost + EDGE if high + 1 < len(counts) else math.inf
+        room = int(counts[max(low - 1, 0) : high + 2].sum())
+        below = int(ends[low - 1]) - noise if low else 0
+        return _Rank((lower, upper), room, max(below, 0), first, last, rank - first)
 
     def channel_map(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Return the map of channel_map() for a layer (1, C, *spatial), or None where it has too many channels."""
@@ -80,32 +128,21 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class _Rank:
-    """Where a quantile lies: among `count` values between `ends`, from the `first`-th on, `share` of the way."""
+    """Where a quantile lies: `share` of the way from the `first` to the `last` number of a region.
+
+    Among at most `room` of them between `ends`; `below` are lower, unless roundings moved one across an edge.
+    """
 
     ends: tuple[float, float]
-    count: int
+    room: int
+    below: int
     first: int
     last: int
     share: float
 
-    @classmethod
-    def of(cls, counts: np.ndarray, share: float) -> _Rank | None:
-        """Return the rank of a quantile of values that were counted in bins."""
-        ends = np.cumsum(counts)
-        total = int(ends[-1])
-        if not total:
-            return None
-        rank = share * (total - 1)
-        first = math.floor(rank)
-        last = min(first + 1, total - 1)
-        low, high = (int(b) for b in np.searchsorted(ends, [first, last], side="right"))
-        before = int(ends[low - 1]) if low else 0
-        upper = (high + 1) / RANKS_PER_BIT if high + 1 < RANK_BINS else math.inf
-        span = low / RANKS_PER_BIT, upper
-        return cls(span, int(ends[high]) - before, first - before, last - before, rank - first)
-
-    def value(self, values: np.ndarray) -> float:
-        pair = np.partition(values, (self.first, self.last))[[self.first, self.last]]
+    def value(self, values: np.ndarray, below: int) -> float:
+        first, last = self.first - below, self.last - below
+        pair = np.partition(values, (first, last))[[first, last]]
         # numpy's own interpolation, to the last bit.
         return float(np.quantile(pair, self.share))
 
@@ -174,9 +211,7 @@ def _room(reference: Tensor, n: int) -> Moments:
     return Moments(n, offset, m2, minimum, maximum, reference, torch.empty_like(reference, dtype=torch.int16))
 
 
-def _reduce(
-    moments: Moments | _Passing, blocks: list[list[Tensor]], scores: fused.Scores | None, threads: int
-) -> None:
+def _reduce(moments: Moments | _Passing, blocks: list[list[Tensor]], scores: fused.Scores | None, threads: int) -> None:
     """Write the moments of the blocks, where there are any, and the scores, where they are asked for."""
     elements = moments.reference.numel()
     finite = fused.sweep(elements, blocks, fused.state(moments.tensors()), scores, threads)
@@ -196,16 +231,15 @@ def _scored(
         return None
     elements, cells, bins = moments.reference.numel(), 1 << len(named), bin_count(moments.reference.dtype)
     combination = COMBINATIONS.index((estimator.method, estimator.reference, estimator.error))
-    question = fused.Question(moments.n, combination, shift(moments.n, estimator), LOWEST, PER_BIT, bins, RANKS_PER_BIT,
-                              RANK_BINS, cells, len(named))  # fmt: skip
+    cost = shift(moments.n, estimator)
+    question = fused.Question(moments.n, combination, cost, LOWEST, PER_BIT, bins, cells, len(named))
     cell = _cells([masks[name] for name in named])
-    bits, codes = np.empty(elements), np.empty(elements, dtype=np.uint8)
-    table = np.zeros((len(COMBINATIONS), cells + 1, bins), dtype=np.int64)
-    ranks = np.zeros((cells + 1, RANK_BINS), dtype=np.int64)
+    bits, codes = _space(elements)
+    table = np.zeros((len(COMBINATIONS), cells, bins), dtype=np.int64)
     kinds = np.zeros((cells, 2, len(Class)), dtype=np.int64)
     sums = np.zeros((-(-elements // fused.chunk()), len(named) + 1))
     scores = fused.Scores(question, fused.address(cell), 1 if cell is None else cell.size,
-                          *(fused.address(a) for a in (bits, codes, table, ranks, kinds, sums)))  # fmt: skip
+                          *(fused.address(a) for a in (bits, codes, table, kinds, sums)))  # fmt: skip
     _reduce(moments, blocks, scores, threads)
     of_region = [np.arange(cells) >= 0] + [(np.arange(cells) >> i) & 1 == 1 for i in range(len(named))]
     by_region = np.stack([kinds[where].sum(0) for where in of_region])
@@ -218,9 +252,10 @@ def _scored(
         kinds=by_region.sum(1),
         low_snr=by_region[:, 1].sum(1),
         sums=[math.fsum(column) for column in sums.T],
-        scores=np.stack([table[:, :-1][:, where].sum(1) for where in of_region]),
+        scores=np.stack([table[:, where].sum(1) for where in of_region]),
         moments=moments if isinstance(moments, Moments) else None,
-        _ranks=np.stack([ranks[:-1][where].sum(0) for where in of_region]),
+        _combination=combination,
+        _cost=cost,
         _cell=cell,
         _threads=threads,
     )

@@ -22,8 +22,7 @@ struct Scores {
   int64_t positions;
   double* bits;      // (elements)
   uint8_t* codes;    // (elements)
-  int64_t* table;    // (COMBINATIONS, cells + 1, bins), or null: no histogram
-  int64_t* ranks;    // (cells + 1, rank_bins)
+  int64_t* table;    // (COMBINATIONS, cells, bins)
   int64_t* kinds;    // (cells, 2, CLASSES)
   double* sums;      // (chunks, regions + 1)
 };
@@ -37,64 +36,148 @@ Moments part(const Moments& m, int64_t begin) {
           m.reference + begin, at(m.zeros, begin), at(m.nans, begin),    at(m.infs, begin)};
 }
 
-// The moments of a chunk that nobody keeps.
+// Write the cells of `length` elements, which repeat every `positions`.
+void place(const uint8_t* cell, int64_t positions, int64_t begin, int64_t length, uint8_t* out) {
+  for (int64_t done = 0; done < length;) {
+    const int64_t from = (begin + done) % positions, count = std::min(length - done, positions - from);
+    std::memcpy(out + done, cell + from, count);
+    done += count;
+  }
+}
+
+// The moments of a piece that nobody keeps.
 struct Passing {
-  double offset[CHUNK], m2[CHUNK];
-  float minimum[CHUNK], maximum[CHUNK];
-  int16_t nans[CHUNK], infs[CHUNK];
+  double offset[PIECE], m2[PIECE];
+  float minimum[PIECE], maximum[PIECE];
+  int16_t nans[PIECE], infs[PIECE];
 };
 
 // What one thread works with.
-struct Worker {
-  std::unique_ptr<Passing> passing{new Passing};
-  std::unique_ptr<Room> room{new Room};
-  std::vector<uint8_t> cell = std::vector<uint8_t>(CHUNK, 0);
-  std::vector<int32_t> table, ranks;
-  std::vector<int64_t> kinds;
+class Worker {
+  const Layer& layer;
+  const Scores* scores;
+  const Divisor* divisors;
+  Passing passing;
+  Room room;
+  uint8_t cell[PIECE] = {};
+  std::vector<int32_t> normal, general, kinds;
   Counts counts{};
 
-  void prepare(const Scores& s) {
-    const Question& q = s.question;
-    if (s.table) table.assign(COMBINATIONS * (q.cells + 1) * q.bins, 0);
-    ranks.assign((q.cells + 1) * q.rank_bins, 0);
-    kinds.assign(q.cells * 2 * CLASSES, 0);
-    counts = {s.table ? table.data() : nullptr, ranks.data(), kinds.data()};
+  bool piece(int64_t begin, int64_t length, Sums& sums) {
+    bool finite = true;
+    Moments m = part(layer.moments, begin);
+    if (layer.samples.blocks) {
+      Passing& p = passing;
+      if (!m.offset) m = {p.offset, p.m2, p.minimum, p.maximum, m.reference, nullptr, nullptr, nullptr};
+      if (!m.nans) m.nans = p.nans, m.infs = p.infs;  // the scores need them, whether or not they are kept
+      finite = reduce_piece(layer.samples, divisors, begin, length, m);
+      if (finite) m.nans = m.infs = nullptr;
+    }
+    if (scores) {
+      if (scores->cell) place(scores->cell, scores->positions, begin, length, cell);
+      score_piece(scores->question, m, length, cell, scores->bits + begin, scores->codes + begin, counts, sums, room);
+    }
+    return finite;
   }
 
-  void place_cells(const Scores& s, int64_t begin, int64_t length) {
-    if (!s.cell) return;
-    for (int64_t done = 0; done < length;) {
-      const int64_t from = (begin + done) % s.positions;
-      const int64_t count = std::min(length - done, s.positions - from);
-      std::memcpy(cell.data() + done, s.cell + from, count);
-      done += count;
+ public:
+  Worker(const Layer& whole, const Scores* wanted, const Divisor* table)
+      : layer(whole), scores(wanted), divisors(table) {
+    if (!scores) return;
+    const Question& q = scores->question;
+    normal.resize(CENTRES * RELATIONS * q.cells * q.bins);
+    general.resize(CENTRES * SPREAD * q.cells * q.pairs());
+    kinds.resize(SPREAD * q.cells * 2 * CLASSES);
+    counts = {normal.data(), general.data(), kinds.data()};
+  }
+
+  // Return whether all samples of the chunk are finite, as far as they were looked at.
+  bool chunk(int64_t begin, int64_t length) {
+    bool finite = true;
+    Sums sums{};
+    for (int64_t done = 0; done < length; done += PIECE)
+      finite = piece(begin + done, std::min(PIECE, length - done), sums) && finite;
+    if (scores) {
+      const int64_t count = scores->question.regions + 1;
+      for (int64_t r = 0; r < count; ++r) scores->sums[begin / CHUNK * count + r] = sums.total(r);
     }
+    return finite;
   }
 
   void add_to(const Scores& s) const {
-    for (size_t i = 0; i < table.size(); ++i) s.table[i] += table[i];
-    for (size_t i = 0; i < ranks.size(); ++i) s.ranks[i] += ranks[i];
-    for (size_t i = 0; i < kinds.size(); ++i) s.kinds[i] += kinds[i];
+    const Question& q = s.question;
+    const int64_t half = normal.size() / CENTRES, size = q.cells * q.bins;
+    for (int64_t i = 0; i < half; ++i) {
+      s.table[i] += normal[i];
+      s.table[half + i] += normal[i] + normal[half + i];
+    }
+    for (size_t i = 0; i < kinds.size(); ++i) s.kinds[i % (kinds.size() / SPREAD)] += kinds[i];
+    const int64_t pairs = q.pairs(), centre = SPREAD * q.cells * pairs;
+    for (int64_t i = 0; i < centre; ++i) {
+      const int64_t ieee = general[i], mean = ieee + general[centre + i];
+      if (!ieee && !mean) continue;
+      const int64_t pair = i % pairs, cell = i / pairs % q.cells;
+      const int64_t score = pair / 2 - 1;  // absolute, from the lowest bin on
+      const auto bin = [&](int64_t value) { return score < 0 ? 0 : std::min(value * q.per_bit, q.bins - 1); };
+      int64_t* relative = s.table + CENTRES * RELATIONS * size + cell * q.bins + bin(score + pair % 2);
+      int64_t* absolute = s.table + (CENTRES * RELATIONS + 1) * size + cell * q.bins + bin(score);
+      relative[0] += ieee;
+      absolute[0] += ieee;
+      relative[RELATIONS * size] += mean;
+      absolute[RELATIONS * size] += mean;
+    }
   }
 };
 
-// Return whether all samples of the chunk are finite, as far as they were looked at.
-bool sweep_chunk(const Layer& layer, const Scores* scores, int64_t begin, int64_t length, Worker& w) {
-  bool finite = true;
-  Moments m = part(layer.moments, begin);
-  if (layer.samples.blocks) {
-    Passing& p = *w.passing;
-    if (!m.offset) m = {p.offset, p.m2, p.minimum, p.maximum, m.reference, nullptr, nullptr, nullptr};
-    if (!m.nans) m.nans = p.nans, m.infs = p.infs;  // the scores need them, whether or not they are kept
-    finite = reduce_chunk(layer.samples, begin, length, m);
-    if (finite) m.nans = m.infs = nullptr;
+// Give the numbers what the other classes leave of the elements.
+void count_numbers(const Layer& layer, const Scores& s) {
+  std::vector<int64_t> rest(s.question.cells);
+  if (s.cell)
+    for (int64_t i = 0; i < s.positions; ++i) ++rest[s.cell[i]];
+  else
+    rest[0] = 1;
+  for (int64_t c = 0; c < s.question.cells; ++c) {
+    int64_t* kinds = s.kinds + c * 2 * CLASSES;
+    rest[c] *= layer.elements / s.positions;
+    for (int k = 1; k < 2 * CLASSES; ++k) rest[c] -= kinds[k];
+    kinds[NUMBER] = rest[c];
   }
-  if (scores) {
-    w.place_cells(*scores, begin, length);
-    score_chunk(scores->question, m, length, w.cell.data(), scores->bits + begin, scores->codes + begin, w.counts,
-                scores->sums + begin / CHUNK * (scores->question.regions + 1), *w.room);
+}
+
+// Append the bits in [low, high) of numbers to the list of each region that has their cell.
+void select(const double* bits, const uint8_t* codes, const uint8_t* cell, int64_t length, int64_t regions,
+            const uint8_t* masks, const double* low, const double* high, std::vector<std::vector<double>>& found) {
+  const double lowest = *std::min_element(low, low + regions), highest = *std::max_element(high, high + regions);
+  double near[CHUNK + 1], kept[CHUNK + 1];
+  uint8_t cells[CHUNK + 1];
+  int64_t some = 0;
+  const auto look = [&](int64_t i) {
+    near[some] = bits[i];
+    cells[some] = cell[i];
+    some += (codes[i] == NUMBER) & (bits[i] >= lowest) & (bits[i] < highest);
+  };
+  int64_t i = 0;
+  for (; i + WIDTH <= length; i += WIDTH) {
+    const Doubles b = load<Doubles>(bits + i);
+    if (any((b >= lowest) & (b < highest)))
+      for (int64_t j = i; j < i + WIDTH; ++j) look(j);
   }
-  return finite;
+  for (; i < length; ++i) look(i);
+  for (int64_t r = 0; r < regions; ++r) {
+    int64_t count = 0;
+    for (int64_t j = 0; j < some; ++j) {
+      kept[count] = near[j];
+      count += ((cells[j] & masks[r]) == masks[r]) & (near[j] >= low[r]) & (near[j] < high[r]);
+    }
+    found[r].insert(found[r].end(), kept, kept + count);
+  }
+}
+
+std::vector<Divisor> divisors_of(const Samples& samples) {
+  std::vector<Divisor> table;
+  for (int64_t b = 0; b < samples.blocks; ++b)
+    while (int64_t(table.size()) < samples.sizes[b]) table.emplace_back(int64_t(table.size()) + 1);
+  return table;
 }
 
 }  // namespace
@@ -105,22 +188,23 @@ MCA_API int64_t mca_sweep_chunk() { return CHUNK; }
 // needed: without them call again.
 MCA_API int32_t mca_sweep(const Layer* layer, const Scores* scores, int32_t threads) {
   const int64_t chunks = (layer->elements + CHUNK - 1) / CHUNK;
+  const std::vector<Divisor> divisors = divisors_of(layer->samples);
   bool finite = true;
-#pragma omp parallel num_threads(threads) reduction(&& : finite)
+#pragma omp parallel num_threads(int(std::min<int64_t>(threads, chunks))) reduction(&& : finite)
   {
     OrdinaryArithmetic ordinary;
-    Worker worker;
-    if (scores) worker.prepare(*scores);
-#pragma omp for schedule(static)
+    const auto worker = std::make_unique<Worker>(*layer, scores, divisors.data());
+#pragma omp for schedule(dynamic, 4)
     for (int64_t c = 0; c < chunks; ++c) {
       const int64_t begin = c * CHUNK, length = std::min(CHUNK, layer->elements - begin);
-      finite = sweep_chunk(*layer, scores, begin, length, worker) && finite;
+      finite = worker->chunk(begin, length) && finite;
     }
     if (scores) {
 #pragma omp critical(mca_sweep_counts)
-      worker.add_to(*scores);
+      worker->add_to(*scores);
     }
   }
+  if (scores) count_numbers(*layer, *scores);
   return finite;
 }
 
@@ -140,31 +224,28 @@ MCA_API void mca_merge(const Moments* a, const Moments* b, int64_t elements, dou
   }
 }
 
-// Write the bits of the numbers that lie in [low, high) of any of the regions to its `out`, which has place for them;
-// region r has the cells with all bits of masks[r].
+// Write the bits of the numbers that lie in [low, high) of any of the regions to its `out`, which has place for `room`
+// of them, in any order, and how many there are to `count`. Region r has the cells with all bits of masks[r].
 MCA_API void mca_select(const double* bits, const uint8_t* codes, int64_t elements, const uint8_t* cell,
                         int64_t positions, int64_t regions, const uint8_t* masks, const double* low,
-                        const double* high, double* const* out) {
-  double lowest = low[0], highest = high[0];
-  for (int64_t r = 1; r < regions; ++r) {
-    lowest = std::min(lowest, low[r]);
-    highest = std::max(highest, high[r]);
-  }
-  std::vector<double*> next(out, out + regions);
-  for (int64_t i = 0; i < elements;) {
-    if (i + WIDTH <= elements) {
-      const Doubles b = load<Doubles>(bits + i);
-      if (!any((b >= lowest) & (b < highest))) {
-        i += WIDTH;
-        continue;
-      }
+                        const double* high, const int64_t* room, double* const* out, int64_t* count,
+                        int32_t threads) {
+  const int64_t chunks = (elements + CHUNK - 1) / CHUNK;
+#pragma omp parallel num_threads(int(std::min<int64_t>(threads, chunks)))
+  {
+    std::vector<std::vector<double>> found(regions);
+    uint8_t cells[CHUNK] = {};
+#pragma omp for schedule(dynamic, 4)
+    for (int64_t c = 0; c < chunks; ++c) {
+      const int64_t begin = c * CHUNK, length = std::min(CHUNK, elements - begin);
+      if (cell) place(cell, positions, begin, length, cells);
+      select(bits + begin, codes + begin, cells, length, regions, masks, low, high, found);
     }
-    const int64_t stop = std::min(i + WIDTH, elements);
-    for (; i < stop; ++i) {
-      if (codes[i] != NUMBER) continue;
-      const uint8_t here = cell ? cell[i % positions] : 0;
-      for (int64_t r = 0; r < regions; ++r)
-        if ((here & masks[r]) == masks[r] && bits[i] >= low[r] && bits[i] < high[r]) *next[r]++ = bits[i];
+#pragma omp critical(mca_select)
+    for (int64_t r = 0; r < regions; ++r) {
+      const int64_t fit = std::min<int64_t>(found[r].size(), room[r] - count[r]);
+      std::copy_n(found[r].begin(), fit, out[r] + count[r]);
+      count[r] += fit;
     }
   }
 }

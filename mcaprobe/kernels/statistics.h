@@ -1,7 +1,7 @@
 // What the files of the sweep over a layer share: vectors, a chunk's moments, and what is counted.
 //
-// A layer is swept in chunks of CHUNK elements, whose moments and scores stay in the second-level cache. Sums are
-// taken chunk by chunk and then in the order of the chunks, so that no bit depends on threads or vector width.
+// A layer is swept in pieces of PIECE elements, whose moments and scores stay in the first-level cache. Sums are taken
+// by chunks of CHUNK elements and then in the order of the chunks, so that no bit depends on threads or vector width.
 #pragma once
 #include <immintrin.h>
 
@@ -10,7 +10,7 @@
 
 namespace statistics {
 
-constexpr int64_t CHUNK = 4096;
+constexpr int64_t CHUNK = 4096, PIECE = 256;
 constexpr int CLASSES = 8;       // the codes of estimators.Class
 constexpr int COMBINATIONS = 8;  // method x reference x error, in the order of histogram.COMBINATIONS
 constexpr int64_t NUMBER = 0, NOISE = 1, ZERO = 2, EXACT = 3, SHIFTED = 4, NOT_A_NUMBER = 5, INFINITE = 6, UNDEFINED = 7;
@@ -34,7 +34,39 @@ template <class V, class T> inline V load(const T* from) {
   return v;
 }
 template <class V, class T> inline void store(T* to, V v) { std::memcpy(to, &v, sizeof v); }
-inline Doubles widen(Floats x) { return __builtin_convertvector(x, Doubles); }
+#ifdef __AVX512F__
+inline Doubles all(double x) { return _mm512_set1_pd(x); }
+inline Doubles smaller(Doubles a, Doubles b) { return _mm512_min_pd(a, b); }  // the second where one is NaN
+inline Doubles larger(Doubles a, Doubles b) { return _mm512_max_pd(a, b); }
+inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return _mm512_fmadd_pd(a, b, c); }
+// gcc 12 widens 512 bits in halves.
+inline Doubles widen(Floats x) { return _mm512_cvtps_pd((__m256)x); }
+inline Longs widen(Ints x) { return (Longs)_mm512_cvtepi32_epi64((__m256i)x); }
+inline Longs longs(const uint8_t* from) { return (Longs)_mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i*)from)); }
+inline Ints ints(const uint8_t* from) { return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from)); }
+#else
+inline Doubles all(double x) { return _mm256_set1_pd(x); }
+inline Doubles smaller(Doubles a, Doubles b) { return _mm256_min_pd(a, b); }
+inline Doubles larger(Doubles a, Doubles b) { return _mm256_max_pd(a, b); }
+inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return _mm256_fmadd_pd(a, b, c); }
+inline Doubles widen(Floats x) { return _mm256_cvtps_pd((__m128)x); }
+inline Longs widen(Ints x) { return (Longs)_mm256_cvtepi32_epi64((__m128i)x); }
+inline Longs longs(const uint8_t* from) { return (Longs)_mm256_cvtepu8_epi64(_mm_loadu_si32(from)); }
+inline Ints ints(const uint8_t* from) { return (Ints)_mm_cvtepu8_epi32(_mm_loadu_si32(from)); }
+#endif
+
+// Division by a count n < 2^16, correctly rounded where nothing under- or overflows: the corrected product with the
+// reciprocal is within 2^-51 ulp of the quotient, which is at least 1 / 2n ulp away from the middle of two doubles
+// (Markstein 1990). A zero may lose its sign; infinities become NaN.
+struct Divisor {
+  double minus, reciprocal;
+  explicit Divisor(int64_t n) : minus(-double(n)), reciprocal(1.0 / double(n)) {}
+};
+inline Doubles divide(Doubles d, const Divisor& n) {
+  const Doubles q = d * n.reciprocal, rest = multiply_add(all(n.minus), q, d);
+  return multiply_add(rest, all(n.reciprocal), q);
+}
+
 inline bool any(Longs mask) {
 #ifdef __AVX512F__
   return _mm512_movepi64_mask((__m512i)mask) != 0;
@@ -73,39 +105,65 @@ struct Samples {
 };
 
 // Reduce `length` samples' elements from `begin` on into `out`, which starts there; `zeros`, `nans` and `infs` of
-// `out` may be null. Return whether all samples are finite.
-bool reduce_chunk(const Samples& samples, int64_t begin, int64_t length, const Moments& out);
+// `out` may be null. counts[k] divides by k + 1. Return whether all samples are finite.
+bool reduce_piece(const Samples& samples, const Divisor* counts, int64_t begin, int64_t length,
+                  const Moments& out);
 
 // What is asked of the scores.
 struct Question {
   int64_t samples;      // in all
   int64_t combination;  // which of the eight gives the bits
   double cost;          // of the bits, see estimators.shift
-  double lowest, per_bit;
+  int64_t lowest, per_bit;
   int64_t bins;         // of the histogram: bin b holds [lowest + b / per_bit, lowest + (b + 1) / per_bit)
-  double rank_per_bit;
-  int64_t rank_bins;    // bin b holds bits in [b, b + 1) / rank_per_bit; the last one all above
   int64_t cells;        // combinations of regions: bit i of a cell's number tells whether region i has it
   int64_t regions;      // without `all`
+
+  // A general score is an integer; the relative one is the absolute one or the next. They are counted together.
+  int64_t pairs() const { return 2 * (bins / per_bit + 2); }
 };
 
-// What one thread counts: cells of the table have `bins` entries each, one more cell takes what does not vary.
+constexpr int CENTRES = 2, RELATIONS = 2;
+constexpr int SPREAD = 4;  // equal tables in turn: an increment waits for the one before it of the same number
+
+// What one thread counts. The tables of the mean, the second centre, hold by how much they differ from those of the
+// reference: the two are seldom in different bins. Groups of 8 elements that are all numbers are not in `kinds`.
 struct Counts {
-  int32_t* table;   // (COMBINATIONS, cells + 1, bins), or null
-  int32_t* ranks;   // (cells + 1, rank_bins)
-  int64_t* kinds;   // (cells, 2, CLASSES): classes, and whether the signal to noise ratio is below 1
+  int32_t* normal;   // (CENTRES, RELATIONS, cells, bins): cnh
+  int32_t* general;  // (CENTRES, SPREAD, cells, pairs)
+  int32_t* kinds;    // (SPREAD, cells, 2, CLASSES): classes, and whether the signal to noise ratio is below 1
 };
 
-// Room of one thread for a chunk's scores.
+// Sums of the bits of the numbers, of `all` and each region; entry j of one sum has every 8th element from the j-th on.
+constexpr int MOST_SUMS = 8;
+struct Sums {
+  double parts[MOST_SUMS][8];
+  double total(int64_t r) const {
+    const double* p = parts[r];
+    return ((p[0] + p[1]) + (p[2] + p[3])) + ((p[4] + p[5]) + (p[6] + p[7]));
+  }
+};
+
+// Indices into the tables of the elements of a piece that vary, side by side; and from where to where those move whose
+// score to the mean has another index than that to the reference.
+struct Columns {
+  static constexpr int64_t ROOM = PIECE + 8;
+  int64_t count, normal_others[RELATIONS], general_others;
+  int32_t normal[RELATIONS][ROOM], normal_from[RELATIONS][ROOM], normal_to[RELATIONS][ROOM];
+  int32_t general[ROOM], general_from[ROOM], general_to[ROOM];
+  void clear() { count = normal_others[0] = normal_others[1] = general_others = 0; }
+};
+
+// Room of one thread for a piece's scores.
 struct Room {
-  int32_t bins[COMBINATIONS + 1][CHUNK];
-  uint8_t kinds[CHUNK];  // the class, and 8 where the signal to noise ratio is below 1
+  Columns columns;
+  uint8_t special[PIECE];
+  uint8_t kinds[PIECE];  // the class, and 8 where the signal to noise ratio is below 1
 };
 
-// Score a chunk: write bits and codes, count, and put the sums of the bits of the numbers of `all` and each region
-// into `sums`. `cell` is the cell of each element.
-void score_chunk(const Question& q, const Moments& m, int64_t length, const uint8_t* cell, double* bits,
-                 uint8_t* codes, Counts& counts, double* sums, Room& room);
+// Score a piece: write bits and codes, count, add to the sums. `cell` is the cell of each element.
+void score_piece(const Question& q, const Moments& m, int64_t length, const uint8_t* cell, double* bits,
+                 uint8_t* codes, Counts& counts, Sums& sums, Room& room);
 
 // Arithmetic to nearest with denormals, whatever the thread is set to.
 class OrdinaryArithmetic {

@@ -9,7 +9,7 @@
 namespace statistics {
 namespace {
 
-constexpr int UNROLL = 2;  // groups side by side: the steps of one wait for each other
+constexpr int UNROLL = WIDTH / 2;  // groups side by side: the steps of one wait for each other
 constexpr float INFINITY_F = std::numeric_limits<float>::infinity();
 
 // Some elements at once, all samples finite.
@@ -19,7 +19,16 @@ struct Group {
   Ints zeros[UNROLL];
 };
 
-inline void welford(const float* const* samples, int64_t count, int64_t at, Group& g) {
+#ifdef __AVX512F__
+inline Floats smaller_float(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+inline Floats larger_float(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+#else
+inline Floats smaller_float(Floats a, Floats b) { return _mm_min_ps(a, b); }
+inline Floats larger_float(Floats a, Floats b) { return _mm_max_ps(a, b); }
+#endif
+
+template <bool ZEROS> inline void welford(const float* const* samples, int64_t count, const Divisor* counts,
+                                        int64_t at, Group& g) {
   for (int u = 0; u < UNROLL; ++u) {
     g.mean[u] = g.m2[u] = Doubles{};
     g.low[u] = Floats{} + INFINITY_F;
@@ -27,23 +36,19 @@ inline void welford(const float* const* samples, int64_t count, int64_t at, Grou
     g.zeros[u] = Ints{};
   }
   for (int64_t k = 0; k < count; ++k) {
-    const double n = double(k + 1);
-    const bool power_of_two = ((k + 1) & k) == 0;  // then the product with the reciprocal is the quotient
-    const double reciprocal = 1.0 / n;
-    Doubles distance[UNROLL], value[UNROLL];
+    Doubles value[UNROLL], distance[UNROLL];
     for (int u = 0; u < UNROLL; ++u) {
       const Floats x = load<Floats>(samples[k] + at + u * WIDTH);
       value[u] = widen(x);
       distance[u] = value[u] - g.mean[u];
-      g.low[u] = x < g.low[u] ? x : g.low[u];
-      g.high[u] = x > g.high[u] ? x : g.high[u];
-      g.zeros[u] -= x == 0.0f;
+      g.low[u] = smaller_float(x, g.low[u]);
+      g.high[u] = larger_float(x, g.high[u]);
+      if (ZEROS) g.zeros[u] -= x == 0.0f;
     }
-    if (power_of_two)
-      for (int u = 0; u < UNROLL; ++u) g.mean[u] += distance[u] * reciprocal;
-    else
-      for (int u = 0; u < UNROLL; ++u) g.mean[u] += distance[u] / n;
+    for (int u = 0; u < UNROLL; ++u) g.mean[u] += divide(distance[u], counts[k]);
     for (int u = 0; u < UNROLL; ++u) g.m2[u] += distance[u] * (value[u] - g.mean[u]);
+    for (int u = 0; u < UNROLL; u += 16 / WIDTH)  // the next piece's
+      _mm_prefetch((const char*)(samples[k] + at + PIECE + u * WIDTH), _MM_HINT_T0);
   }
 }
 
@@ -128,17 +133,20 @@ bool one_by_one(const Samples& samples, int64_t begin, int64_t from, int64_t to,
 
 }  // namespace
 
-bool reduce_chunk(const Samples& samples, int64_t begin, int64_t length, const Moments& out) {
+namespace {
+
+template <bool ZEROS>
+bool reduce(const Samples& samples, const Divisor* counts, int64_t begin, int64_t length, const Moments& out) {
   constexpr int64_t STEP = WIDTH * UNROLL;
   bool finite = true;
   int64_t i = 0;
   for (; i + STEP <= length; i += STEP) {
     Group total, block;
-    welford(samples.values, samples.sizes[0], begin + i, total);
+    welford<ZEROS>(samples.values, samples.sizes[0], counts, begin + i, total);
     double count = double(samples.sizes[0]);
     const float* const* values = samples.values + samples.sizes[0];
     for (int64_t b = 1; b < samples.blocks; values += samples.sizes[b++]) {
-      welford(values, samples.sizes[b], begin + i, block);
+      welford<ZEROS>(values, samples.sizes[b], counts, begin + i, block);
       chan(total, block, count, double(samples.sizes[b]));
       count += double(samples.sizes[b]);
     }
@@ -155,12 +163,19 @@ bool reduce_chunk(const Samples& samples, int64_t begin, int64_t length, const M
       store(out.m2 + at, total.m2[u]);
       store(out.minimum + at, total.low[u]);
       store(out.maximum + at, total.high[u]);
-      if (out.zeros) store(out.zeros + at, __builtin_convertvector(total.zeros[u], Shorts));
+      if (ZEROS) store(out.zeros + at, __builtin_convertvector(total.zeros[u], Shorts));
       if (out.nans) store(out.nans + at, Shorts{});
       if (out.infs) store(out.infs + at, Shorts{});
     }
   }
   return one_by_one(samples, begin, i, length, out) && finite;
+}
+
+}  // namespace
+
+bool reduce_piece(const Samples& samples, const Divisor* counts, int64_t begin, int64_t length,
+                  const Moments& out) {
+  return (out.zeros ? reduce<true> : reduce<false>)(samples, counts, begin, length, out);
 }
 
 }  // namespace statistics

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mcaprobe
-from mcaprobe import kernels
+from mcaprobe import fused
 from mcaprobe.lane_blocks import LaneBlocks
 from mcaprobe.reducer import Reducer
 from mcaprobe.scores import COMBINATIONS, LOWEST, PER_BIT, raw_score
@@ -20,87 +18,14 @@ from mcaprobe.statistics import Class, Estimator, IndexMoments, Moments, classes
 from mcaprobe.summary import Digest, channel_map, digest
 from mcaprobe.sweep import block_moments, sweep, sweep_samples
 from tests.mcaprobe import small_models as models
+from tests.mcaprobe.swept_layers import BUILT, by_torch, cut, expect_same, layer, masks, same_bytes, using
 from tests.reference import layer_rows, two_pass
 
-BUILT = [name for name in kernels.names() if kernels.load(name) is not None]
 pytestmark = pytest.mark.skipif(not BUILT, reason="no compiled kernels here")
 
-TENSORS = ("offset", "m2", "minimum", "maximum", "reference", "zeros", "nans", "infs")
 SPECIALS = [math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-38, 3.4e38, -3.4e38, 1.0, -1.0]
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 ANY = st.one_of(FINITE, st.sampled_from(SPECIALS))
-
-
-@contextmanager
-def using(name: str | None) -> Iterator[None]:
-    """With the library of an instruction set, or with none."""
-    library = None if name is None else kernels.load(name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "library", lambda: library)
-        yield
-
-
-def by_torch(reference: torch.Tensor, blocks: list[list[torch.Tensor]]) -> Moments:
-    with using(None):
-        parts = []
-        for block in blocks:
-            parts.append(Moments.empty(reference))
-            for sample in block:
-                parts[-1].update(sample)
-        for part in parts[1:]:
-            parts[0].merge(part)
-        return parts[0]
-
-
-def same_bytes(a: torch.Tensor | np.ndarray, b: torch.Tensor | np.ndarray) -> bool:
-    a, b = np.asarray(a), np.asarray(b)
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
-def expect_same(a: Moments, b: Moments) -> None:
-    assert a.n == b.n and a.state().keys() == b.state().keys()
-    for name in TENSORS:
-        assert same_bytes(getattr(a, name), getattr(b, name)), name
-
-
-def cut(samples: torch.Tensor, size: int) -> list[list[torch.Tensor]]:
-    return [list(block) for block in samples.split(size)]
-
-
-def layer(shape: tuple[int, ...], n: int = 10, seed: int = 0, broken: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reference and samples with every class: noise of 1e-7 to 10, ties, zeros, tiny and huge and broken elements."""
-    generator = torch.Generator().manual_seed(seed)
-    reference = torch.randn(shape, generator=generator)
-    spread = 10 ** (torch.rand(shape, generator=generator) * 8 - 7)
-    samples = reference * (1 + spread * torch.randn((n, *shape), generator=generator))
-    kind = torch.randint(0, 24, shape, generator=generator)
-    for k, factor in ((8, 1e-44), (9, 1e37), (10, 2.0**-126)):
-        reference[kind == k] *= factor
-        samples[:, kind == k] *= factor
-    reference[(kind == 1) | (kind == 2)] = 0
-    samples[:, kind == 1] = 0
-    samples[::2, kind == 11] = -0.0
-    samples[:, kind == 3] = reference[kind == 3]
-    samples[:, kind == 4] = reference[kind == 4] * 1.5
-    samples[:, kind == 12] = reference[kind == 12]
-    samples[0, kind == 12] = torch.nextafter(reference[kind == 12], torch.tensor(math.inf))
-    # Powers of two, whose scores lie on the edges of bins.
-    reference[kind == 13] = 4.0
-    samples[:, kind == 13] = 4.0
-    samples[::2, kind == 13] = 4.0 + 2.0**-4
-    if broken:
-        samples[1, kind == 5] = math.nan
-        samples[-1, kind == 6] = math.inf
-        samples[:, kind == 7] = -math.inf
-        samples[0, kind == 14], samples[1, kind == 14] = math.nan, math.inf
-        reference[kind == 15], reference[kind == 16] = math.nan, math.inf
-    return reference, samples if broken else samples.clamp(-3e38, 3e38)
-
-
-def masks(*spatial: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    brain, more = (torch.rand(spatial, generator=generator) < share for share in (0.4, 0.2))
-    return {"brain": brain, "background": ~brain, "more": brain | more}
 
 
 @settings(max_examples=150, deadline=None)
@@ -267,6 +192,51 @@ def test_percentiles_are_numpys_to_the_last_bit(share, method, count):
 
 
 @pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9, 1.0])
+def test_percentiles_among_scores_on_the_edges_of_bins_are_numpys(name, share):
+    """Scores that are multiples of 1/2, less a cost that moves the edges to where roundings decide."""
+    count = 40_000
+    generator = torch.Generator().manual_seed(9)
+    reference = 2.0 ** torch.randint(-3, 4, (1, count), generator=generator)
+    step = 2.0 ** -torch.randint(1, 20, (1, count), generator=generator)
+    samples = torch.stack([reference, reference * (1 + step)] * 5)
+    mask = {"some": torch.rand(count, generator=generator) < 0.3}
+    for estimator in (Estimator(), Estimator(reference="mean", error="absolute"), Estimator("general")):
+        with using(name):
+            swept = sweep_samples(reference, cut(samples, 5), estimator, mask, 2, False)
+        for inside, found in zip((torch.ones(count) > 0, mask["some"]), swept.percentiles(share), strict=True):
+            assert found == np.quantile(swept.bits[inside.numpy() & (swept.codes == Class.NUMBER)], share)
+
+
+@pytest.mark.parametrize("n", [3, 5, 6, 7, 9, 10, 11, 12, 100, 641, 32_767])
+def test_means_and_variances_are_divided_to_the_last_bit(n):
+    """The kernels multiply with a reciprocal and correct: differences of every size, by every kind of count."""
+    generator = torch.Generator().manual_seed(n)
+    size = 64
+    scale = 10 ** (torch.rand(size, generator=generator) * 70 - 40)
+    samples = [scale * torch.randn(size, generator=generator) for _ in range(n)]
+    expected = by_torch(samples[0], [samples])
+    for name in BUILT:
+        with using(name):
+            expect_same(block_moments(samples[0], [samples], 1), expected)
+
+
+def test_room_that_was_handed_on_is_used_for_the_next_layer():
+    results = []
+    for size in (40, 30, 50):
+        reference, samples = layer((1, 3, size, 33), seed=size)
+        m = by_torch(reference, cut(samples, 5))
+        first, second = (digest(m, picture=True) for _ in range(2))
+        assert first.rows == second.rows and all(map(same_bytes, first.picture, second.picture))
+        kept = sweep(m, Estimator(), {})
+        bits = kept.bits.copy()
+        digest(by_torch(samples[0], [list(samples)]))
+        assert same_bytes(kept.bits, bits)
+        results.append(first)
+    assert len({d.rows[0].bits_mean for d in results}) == 3
+
+
+@pytest.mark.parametrize("name", BUILT)
 @pytest.mark.parametrize("channels", [1, 2, 3, 6, 16, 17, 33, 100])
 def test_a_channel_map_reduces_each_position_alone(name, channels):
     reference, samples = layer((1, channels, 9, 15), 5, seed=channels)
@@ -315,11 +285,14 @@ def test_denormals_count_although_the_thread_flushes_them(name):
     assert float(moments.m2[0]) > 0
 
 
-def test_a_campaign_without_kernels_has_the_same_table():
-    results = []
-    for name in (BUILT[0], None):
-        with using(name):
-            results.append(mcaprobe.run(models.build_small(), models.image(), samples=6, block=2, keep_moments="conv2"))
+def test_a_campaign_without_sweeps_has_the_same_table(monkeypatch):
+    def run():
+        return mcaprobe.run(models.build_small(), models.image(), samples=6, block=2, keep_moments="conv2")
+
+    results = [run()]
+    # The kernels of arithmetic stay: their samples are others than those of torch.
+    monkeypatch.setattr(fused, "available", lambda *tensors: False)
+    results.append(run())
     for mine, theirs in zip(results[0].table(), results[1].table(), strict=True):
         for key, value in theirs.as_dict().items():
             close = pytest.approx(value, rel=1e-12) if isinstance(value, float) else value

@@ -1,12 +1,14 @@
 """Does a campaign survive kill -9 at any moment?"""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.mcaprobe.killing import campaign
 from tests.mcaprobe.run_directories import expect_equal
 
 KILLS = 20
@@ -39,6 +41,16 @@ def test_at_most_the_chunk_in_flight_is_repeated(killed, trial):
     repeated = set(before) & set(after)
     assert repeated <= set(before[-1:])
     assert len(before) + len(after) == 5 + len(repeated)
+
+
+def test_chunks_that_were_left_between_the_manifest_and_their_removal_are_removed(killed, tmp_path):
+    run, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(killed[0] / "fresh", run)
+    (run / "chunks/0-0").mkdir(parents=True)
+    (run / "chunks/0-0/index.json").write_text("{}")
+    campaign(run, log)
+    assert not log.exists() and not (run / "chunks").exists()
+    expect_equal(killed[0] / "fresh", run)
 
 
 def test_nothing_temporary_is_left(killed):
