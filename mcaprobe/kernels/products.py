@@ -70,7 +70,7 @@ def sum_products(
     job.input_stride[:], job.output_stride[:] = x.stride(), out.stride()
     call.fill(job)
     if library().mca_products(ctypes.byref(job)):
-        raise MemoryError(f"Expected memory for {products} products of {x.shape[1]} channels on {call.threads} threads.")
+        raise MemoryError(f"Expected memory for sums of {products} products on {call.threads} threads, got none.")
 
 
 def _packed(weight: Tensor) -> Tensor:
