@@ -22,8 +22,8 @@ DATA = provenance.ROOT.parent / "shared" / "data" / "verrou"
 RESULT = provenance.ROOT / "analyses" / "results" / "fidelity.csv"
 ROUTES = ("exact", "model")
 COLUMNS = (
-    "route", "comparison", "operator", "output", "mode", "n", "reference_n", "judged", "met", "elements", "rms_ratio", "low",
-    "high", "bits", "bits_reference", "bits_difference", "within_half_bit", "exact", "exact_reference",
+    "route", "comparison", "operator", "output", "mode", "n", "reference_n", "judged", "met", "elements", "rms_ratio",
+    "low", "high", "bits", "bits_reference", "bits_difference", "within_half_bit", "exact", "exact_reference",
     "exact_agreement", "change_rate", "change_rate_reference", "change_ratio",
 )  # fmt: skip
 

@@ -41,14 +41,16 @@ def unseen(args: argparse.Namespace) -> int:
         rows = run(config, status.update)
     machine = provenance.machine()
     manifest = {
-        "command": "python -m analyses " + shlex.join(sys.argv[1:]), "mode": f"{config.mode}, emulated, route {config.route}",
+        "command": "python -m analyses " + shlex.join(sys.argv[1:]),
+        "mode": f"{config.mode}, emulated, route {config.route}",
         "inputs": [{"name": i.name, "licence": i.licence} for i in config.inputs], "samples": args.samples,
         "seed": args.seed, "seconds": round(time.monotonic() - start, 1), "versions": provenance.versions(),
         "machine": machine, "commit": provenance.commit(), "date": provenance.now(),
     }  # fmt: skip
     write_rows(args.out, rows, manifest)
     footer = (
-        f"n = {args.samples}, mode {config.mode} (emulated, route {config.route}), seed {args.seed}; {rows[0]['estimator']}; "
+        f"n = {args.samples}, mode {config.mode} (emulated, route {config.route}), seed {args.seed}; "
+        f"{rows[0]['estimator']}; "
         f"one axial slice each; torch {manifest['versions']['torch']}, {machine['processor']}"
     )
     figure = draw(rows, footer)
