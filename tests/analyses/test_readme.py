@@ -18,7 +18,7 @@ def read(name: str) -> list[dict[str, str]]:
 
 
 def test_the_fidelity_table_is_that_of_the_committed_rows() -> None:
-    for line in markdown(read("fidelity.csv")):
+    for line in markdown(read("fidelity.csv"), "exact") + markdown(read("fidelity.csv"), "model"):
         assert line in README, line
 
 
