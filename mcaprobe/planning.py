@@ -9,19 +9,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mcaprobe import kernels
 from mcaprobe.errors import InputError
 from mcaprobe.geometry import LayerInfo, survey
 from mcaprobe.loading import state_hashes
 from mcaprobe.memory import LiveBytes, base_memory, default_memory
+from mcaprobe.routes import EXACT, resolve
 from mcaprobe.settings import Settings, matches, show_bytes
 from mcaprobe.statistics import IndexMoments, Moments
 
-# Measured bytes for each element, on the CPU: of the largest layer while its bits, classes and histograms are
-# computed (beside its moments); of an operator's output while its noise is drawn and rounded; of a weight whose
-# squares the noise of a product needs. What malloc keeps on top of what is in use: a quarter.
-SCORES = 50
+# Measured bytes for each element, on the CPU. Of an operator's output, for each thread, while its noise is drawn and
+# rounded, or, on the route exact, while it is computed. Of a weight: its squares, or the copies that the kernels read.
+# Of the largest layer: what the compiled sweep writes; what torch needs beside the moments for bits, classes and
+# histograms. What malloc keeps on top of what is in use: a quarter.
 WORKSPACE = 60
+EXACT_WORKSPACE = 12
 WEIGHTS = 8
+SWEPT = 12
+SCORES = 50
 MALLOC = 1.25
 MAP_BYTES = 2 * 4 * 9 + 5  # of each position: the NIfTI volumes, the stored map and shares
 HISTOGRAM_BYTES = 2**17  # of each layer: three regions, eight estimators, 16 bins a bit of float64
@@ -95,20 +100,34 @@ class Needs:
     blocks: int
 
 
-def memory_needed(settings: Settings, seen: Survey, lanes: int, copies: int, in_memory: bool) -> int:
+def _reduction(settings: Settings, info: LayerInfo, side_by_side: int, direct: bool) -> int:
+    """Return the bytes that are in use while a layer is reduced."""
+    elements = prod(info.shape)
+    swept = info.dtype == torch.float32 and settings.device == "cpu" and kernels.library() is not None
+    if not swept:
+        return (1 + side_by_side) * state_bytes(info) + SCORES * elements
+    kept = 0 if direct and not matches(info.name, settings.keep_moments) else 2
+    return kept * state_bytes(info) + SWEPT * elements
+
+
+def memory_needed(
+    settings: Settings, seen: Survey, lanes: int, copies: int, in_memory: bool, direct: bool = False
+) -> int:
     """Return the predicted peak in bytes with `lanes` runs side by side.
 
     Args:
         copies: How often the moments of all layers are in memory together: once when samples run one at a time, once
             more when totals are.
         in_memory: The campaign has no directory: kept moments and samples stay in memory.
+        direct: All samples run at once: moments that nobody keeps are never in memory.
     """
     threads = min(settings.thread_count(), lanes)
     side_by_side = min(threads, -(-(lanes - 1) // settings.block) or 1)
-    largest = max(seen.layers.values(), key=state_bytes)
+    narrow = all(info.dtype != torch.float64 for info in seen.layers.values())  # the kernels compute float32
+    exact = narrow and resolve(settings.route, settings.mode, settings.device) == EXACT
     growth = lanes * seen.live
-    growth += threads * (WORKSPACE * seen.largest + WEIGHTS * seen.weights)
-    growth += (1 + side_by_side) * state_bytes(largest) + SCORES * prod(largest.shape)
+    growth += threads * ((EXACT_WORKSPACE if exact else WORKSPACE) * seen.largest + WEIGHTS * seen.weights)
+    growth += max(_reduction(settings, info, side_by_side, direct) for info in seen.layers.values())
     growth += copies * sum(state_bytes(info) for info in seen.layers.values())
     need = base_memory(settings.device) + SLACK + int(MALLOC * growth)
     if in_memory:
@@ -163,7 +182,8 @@ def plan(
     while True:
         lanes = 1 if one_at_a_time else 1 + min(settings.samples, count * settings.block)
         copies = int(one_at_a_time) + int(totals or (out is None and count < total))
-        memory = memory_needed(settings, seen, lanes, copies, out is None)
+        direct = not one_at_a_time and count == total
+        memory = memory_needed(settings, seen, lanes, copies, out is None, direct)
         if memory <= allowed:
             break
         if count == 1:
