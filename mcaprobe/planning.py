@@ -182,7 +182,7 @@ def plan(
     while True:
         lanes = 1 if one_at_a_time else 1 + min(settings.samples, count * settings.block)
         copies = int(one_at_a_time) + int(totals or (out is None and count < total))
-        direct = not one_at_a_time and count == total
+        direct = count == total and not (one_at_a_time or totals)
         memory = memory_needed(settings, seen, lanes, copies, out is None, direct)
         if memory <= allowed:
             break
