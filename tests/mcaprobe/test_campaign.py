@@ -322,7 +322,7 @@ def test_a_model_that_raises_in_the_middle_is_told_with_its_layer(tmp_path):
         RunFailure,
         match=r"raised ValueError after layer layers.1, in the unperturbed run: no third layer today",
     ):
-        line(tmp_path / "run", model=models.Raising)
+        line(tmp_path / "run", model=models.Raising, route="model")
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert manifest["status"] == "failed" and "no third layer" in manifest["failures"][0]
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["manifest.json"]
@@ -344,8 +344,9 @@ def test_a_run_that_perturbed_nothing_says_so():
 def test_the_manifest_says_what_ran(whole):
     manifest = json.loads((whole / "manifest.json").read_text())
     assert manifest["status"] == "complete" and manifest["identity"]["model sha256"]
-    assert manifest["operators"]["convolution"] == "modelled"
-    assert set(manifest["operators"].values()) <= {"exact", "modelled", "decomposed"}
+    kind = {"exact": "compiled", "model": "modelled"}[manifest["route"]]
+    assert manifest["operators"]["convolution"] == kind
+    assert set(manifest["operators"].values()) <= {"exact", kind, "decomposed"}
     assert manifest["layers"]["pool"]["shape"] == [1, 4, 8, 8]
     assert manifest["memory"]["predicted"] > 0 and manifest["memory"]["measured"] > 0
     assert not (whole / "chunks").exists()

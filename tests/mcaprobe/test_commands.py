@@ -213,7 +213,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(capsys, inputs, tmp_path, arg
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([f"{HERE}:build_raising"], "The model raised ValueError after layer layers.1"),
+        ([f"{HERE}:build_raising", "--route", "model"], "The model raised ValueError after layer layers.1"),
         (
             [f"{HERE}:build_broken"],
             "The model raised ZeroDivisionError in a plain, unperturbed forward .*: nothing works",

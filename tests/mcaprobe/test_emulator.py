@@ -11,6 +11,7 @@ from mcaprobe import lockstep, perturb
 from mcaprobe.lanes import LaneTensor, LockstepError, lanes_of
 from mcaprobe.operator_log import UnmodelledOperatorWarning
 
+pytestmark = pytest.mark.usefixtures("each_route")
 G = torch.Generator().manual_seed(0)
 X = torch.randn(2, 4, 8, 8, generator=G)
 V = torch.randn(3, 5, 8, generator=G)
@@ -166,7 +167,7 @@ def flat(tree) -> list[torch.Tensor]:
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 @pytest.mark.parametrize("name", CALLS)
-def test_what_rounds_moves_a_little_and_what_is_exact_does_not(name):
+def test_what_rounds_moves_a_little_and_what_is_exact_does_not(name, each_route):
     call, rounds = CALLS[name]
     with torch.no_grad():
         stock = flat(call())
@@ -189,20 +190,22 @@ def test_what_rounds_moves_a_little_and_what_is_exact_does_not(name):
         else:
             assert torch.equal(a, s) and all(torch.equal(b, s) for b in rest)
     if rounds:
-        assert {"modelled", "decomposed"} & set(block.operators.values())
+        expected = "compiled" if each_route == "exact" else "modelled"
+        assert {expected, "decomposed"} & set(block.operators.values())
 
 
-def test_the_operators_of_a_block_are_listed_by_kind():
+def test_the_operators_of_a_block_are_listed_by_kind(each_route):
+    kind = "compiled" if each_route == "exact" else "modelled"
     with torch.no_grad(), perturb() as block:
         F.elu(F.relu(F.conv2d(X, W["conv2d"])))
         X.add(0.1).mul_(0.3)
         torch.arange(3).add(1)
     assert {k: block.operators[k] for k in ("convolution", "relu", "elu", "add", "mul_", "arange")} == {
-        "convolution": "modelled",
+        "convolution": kind,
         "relu": "exact",
         "elu": "decomposed",
-        "add": "modelled",
-        "mul_": "modelled",
+        "add": kind,
+        "mul_": kind,
         "arange": "exact",
     }
 

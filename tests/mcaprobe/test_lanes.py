@@ -12,6 +12,7 @@ from mcaprobe import lockstep, perturb
 from mcaprobe.errors import InputError
 from mcaprobe.lanes import LaneTensor, LockstepError, join_lanes, lane_count, lanes_of, pick_lane
 
+pytestmark = pytest.mark.usefixtures("each_route")
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 CONTEXTS = [torch.no_grad, torch.inference_mode]
 

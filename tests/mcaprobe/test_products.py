@@ -13,6 +13,7 @@ from mcaprobe.noise.exactness import exact_sums
 from mcaprobe.rounding import Arithmetic
 from tests.reference import random_rounding_twin as twin
 
+pytestmark = pytest.mark.usefixtures("each_route")
 TWIN_SAMPLES = 2000
 DRAWS = 240
 MODES = ("random", "nearness")

@@ -440,7 +440,7 @@ def test_a_perturbed_lockstep_run_is_recorded_under_the_same_names(mode):
         seen[name] = [lane.clone() for lane in lanes_of(tensor)]
         sums[name] = lanes_of(tensor)[1].double().sum() / 3 if tensor.is_floating_point() else None
 
-    with mode(), lockstep([0, 1], threads=1) as block, record(model, sink=sink) as layers:
+    with mode(), lockstep([0, 1], threads=1, route="model") as block, record(model, sink=sink) as layers:
         model(block.spread(image()))
     assert list(seen) == [name for name in plain if name not in plain.aliases]
     assert layers.operators == plain.operators
@@ -460,7 +460,7 @@ def test_in_place_calls_of_a_lockstep_run_are_recorded_with_the_value_they_had()
     model = Model(forward, conv=nn.Conv2d(2, 2, 1), relu=nn.ReLU(inplace=True))
     with record(model) as plain, torch.no_grad():
         model(image())
-    with torch.no_grad(), lockstep([0, 1], threads=1) as block, record(model) as layers:
+    with torch.no_grad(), lockstep([0, 1], threads=1, route="model") as block, record(model) as layers:
         model(block.spread(image()))
     assert list(layers) == list(plain) == ["conv", "relu", ":add_", ":mul_", ":output"]
     assert layers.aliases == plain.aliases == {":output": ":mul_"}

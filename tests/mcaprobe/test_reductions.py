@@ -10,6 +10,7 @@ from mcaprobe import lockstep, perturb
 from mcaprobe.lanes import lanes_of
 from tests.reference import random_rounding_twin as twin
 
+pytestmark = pytest.mark.usefixtures("each_route")
 SAMPLES = 400
 TWIN_SAMPLES = 1000
 

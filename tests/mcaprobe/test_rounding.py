@@ -161,7 +161,7 @@ def test_error_free_transformations_are_exact():
 
 def test_a_setting_that_cannot_be_is_refused():
     with pytest.raises(InputError, match="mode among random"):
-        Arithmetic("nearest")
+        Arithmetic("upward")
     with pytest.raises(InputError, match="only with the modes rr"):
         Arithmetic("random", 11)
     for bits in (0, 54):
