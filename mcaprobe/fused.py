@@ -109,9 +109,9 @@ def address(array: np.ndarray | None) -> int | None:
 
 def select(
     bits: np.ndarray, codes: np.ndarray, cell: np.ndarray | None, masks: Sequence[int],
-    ranges: Sequence[tuple[float, float]], rooms: Sequence[int], threads: int,
+    ranges: Sequence[tuple[float, float]], rooms: Sequence[int],
 ) -> list[np.ndarray]:  # fmt: skip
-    """Return the bits of the numbers within `ranges[r]` (the end excluded), in any order.
+    """Return the bits of the numbers within `ranges[r]` (the end excluded).
 
     Args:
         masks: Region r has the cells with all bits of masks[r].
@@ -126,7 +126,6 @@ def select(
         c_void_p(address(bits)), c_void_p(address(codes)), c_int64(bits.size), c_void_p(address(cell)),
         c_int64(1 if cell is None else cell.size), c_int64(len(found)), c_void_p(address(wanted)),
         c_void_p(address(low)), c_void_p(address(high)), c_void_p(address(most)), out, c_void_p(address(counts)),
-        c_int32(threads),
     )  # fmt: skip
     return [values[:count] for values, count in zip(found, counts, strict=True)]
 

@@ -83,9 +83,8 @@ class Swept:
         if some:
             masks = [0 if i == 0 else 1 << (i - 1) for i, _ in some]
             values = fused.select(
-                self.bits, self.codes, self._cell, masks, [r.ends for _, r in some], [r.room for _, r in some],
-                self._threads,
-            )  # fmt: skip
+                self.bits, self.codes, self._cell, masks, [r.ends for _, r in some], [r.room for _, r in some]
+            )
             for (i, rank), mask, found in zip(some, masks, values, strict=True):
                 # A number as close to the edge as a rounding may be of the bin below.
                 close = bool((found < rank.ends[0] + 2 * EDGE).any())

@@ -190,11 +190,11 @@ MCA_API int32_t mca_sweep(const Layer* layer, const Scores* scores, int32_t thre
   const int64_t chunks = (layer->elements + CHUNK - 1) / CHUNK;
   const std::vector<Divisor> divisors = divisors_of(layer->samples);
   bool finite = true;
-#pragma omp parallel num_threads(int(std::min<int64_t>(threads, chunks))) reduction(&& : finite)
+#pragma omp parallel num_threads(int(std::min<int64_t>(threads, (chunks + 3) / 4))) reduction(&& : finite)
   {
     OrdinaryArithmetic ordinary;
     const auto worker = std::make_unique<Worker>(*layer, scores, divisors.data());
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, 4) nowait
     for (int64_t c = 0; c < chunks; ++c) {
       const int64_t begin = c * CHUNK, length = std::min(CHUNK, layer->elements - begin);
       finite = worker->chunk(begin, length) && finite;
@@ -225,28 +225,20 @@ MCA_API void mca_merge(const Moments* a, const Moments* b, int64_t elements, dou
 }
 
 // Write the bits of the numbers that lie in [low, high) of any of the regions to its `out`, which has place for `room`
-// of them, in any order, and how many there are to `count`. Region r has the cells with all bits of masks[r].
+// of them, and how many there are to `count`. Region r has the cells with all bits of masks[r].
 MCA_API void mca_select(const double* bits, const uint8_t* codes, int64_t elements, const uint8_t* cell,
                         int64_t positions, int64_t regions, const uint8_t* masks, const double* low,
-                        const double* high, const int64_t* room, double* const* out, int64_t* count,
-                        int32_t threads) {
-  const int64_t chunks = (elements + CHUNK - 1) / CHUNK;
-#pragma omp parallel num_threads(int(std::min<int64_t>(threads, chunks)))
-  {
-    std::vector<std::vector<double>> found(regions);
-    uint8_t cells[CHUNK] = {};
-#pragma omp for schedule(dynamic, 4)
-    for (int64_t c = 0; c < chunks; ++c) {
-      const int64_t begin = c * CHUNK, length = std::min(CHUNK, elements - begin);
-      if (cell) place(cell, positions, begin, length, cells);
-      select(bits + begin, codes + begin, cells, length, regions, masks, low, high, found);
-    }
-#pragma omp critical(mca_select)
-    for (int64_t r = 0; r < regions; ++r) {
-      const int64_t fit = std::min<int64_t>(found[r].size(), room[r] - count[r]);
-      std::copy_n(found[r].begin(), fit, out[r] + count[r]);
-      count[r] += fit;
-    }
+                        const double* high, const int64_t* room, double* const* out, int64_t* count) {
+  std::vector<std::vector<double>> found(regions);
+  uint8_t cells[CHUNK] = {};
+  for (int64_t begin = 0; begin < elements; begin += CHUNK) {
+    const int64_t length = std::min(CHUNK, elements - begin);
+    if (cell) place(cell, positions, begin, length, cells);
+    select(bits + begin, codes + begin, cells, length, regions, masks, low, high, found);
+  }
+  for (int64_t r = 0; r < regions; ++r) {
+    count[r] = std::min<int64_t>(found[r].size(), room[r]);
+    std::copy_n(found[r].begin(), count[r], out[r]);
   }
 }
 

@@ -133,12 +133,12 @@ void majorities(const Tile& t, int64_t channels, int64_t width, uint8_t* out) {
 MCA_API void mca_channel_map(const double* bits, const uint8_t* codes, int64_t channels, int64_t positions,
                              float* median, uint8_t* majority, float* shares, int32_t threads) {
   const int64_t tiles = (positions + TILE - 1) / TILE;
-#pragma omp parallel num_threads(int(std::min<int64_t>(threads, tiles)))
+#pragma omp parallel num_threads(int(std::min<int64_t>(threads, (tiles + 15) / 16)))
   {
     OrdinaryArithmetic ordinary;
     Tile t;
     t.rows.assign(channels * TILE, 0);
-#pragma omp for schedule(dynamic, 16)
+#pragma omp for schedule(dynamic, 16) nowait
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t begin = tile * TILE, width = std::min(TILE, positions - begin);
       read(bits, codes, channels, positions, begin, width, t);
