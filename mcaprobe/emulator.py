@@ -61,7 +61,7 @@ def lockstep(
     if mode not in MODES:
         raise InputError(f"Expected a mode among {', '.join(MODES)}, got {mode!r}.")
     lanes = [None, *samples] if reference else list(samples)
-    inside = torch.get_num_threads() if len(lanes) == 1 else 1
+    inside = torch.get_num_threads() if len(lanes) == 1 else threads
     block = Perturbation(lanes, Arithmetic(mode, precision), seed, route, threads, inside)
     try:
         with _stock_state(), block:

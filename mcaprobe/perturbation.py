@@ -235,25 +235,30 @@ class Perturbation(TorchDispatchMode):
             site = Site(arithmetic, stream, varies)
             if sweeps:
                 site = CompiledSite(arithmetic, stream, varies, chains, self._inside)
-            site.deviations = Deviations(known, recording=sample is None and measures)
-            result = in_stock_format(func, rule(site, *a, **k), a)
-            if not site.deviations.recording:
-                return result
+            if sample is not None or not measures:
+                site.deviations = Deviations(known)
+                return in_stock_format(func, rule(site, *a, **k), a)
+            site.deviations = Deviations(recording=True, each=self._map)
+            rule(site, *a, **k)
             self.deviations[call] = site.deviations.recorded or []
             return func(*a, **k)
 
         if len(self.samples) == 1:
             return _mark(one(0), True)
+        if chains:  # the kernels share the threads
+            return join_lanes([one(i) for i in range(len(self.samples))], True)
         if self.samples[0] is not None or not measures:
             return join_lanes(self._each(one, len(self.samples)), True)
         first = one(0)
         known = self.deviations.pop(call)
         return join_lanes([first, *self._each(lambda i: one(i + 1), len(self.samples) - 1)], True)
 
+    def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Any:
+        """Apply a function to each item, side by side where there are threads."""
+        return map(function, items) if self._pool is None else self._pool.map(_below_autograd(function), items)
+
     def _each(self, function: Callable[[int], Any], lanes: int) -> list[Any]:
-        if self._pool is None:
-            return [function(i) for i in range(lanes)]
-        return list(self._pool.map(_below_autograd(function), range(lanes)))
+        return list(self._map(function, range(lanes)))
 
     def _each_alike(self, func: Any, args: Any, kwargs: Any, lanes: int) -> list[Any]:
         """Run the stock operator in every lane; one that draws random numbers draws the same ones in each."""
@@ -296,12 +301,12 @@ def _check_statistics(func: Any, args: Any) -> None:
         )
 
 
-def _below_autograd(function: Callable[[int], Any]) -> Callable[[int], Any]:
+def _below_autograd(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Run in another thread as a dispatch mode does: without autograd, and in inference mode where the caller is."""
     inference = torch.is_inference_mode_enabled()
 
-    def run(lane: int) -> Any:
+    def run(item: Any) -> Any:
         with torch.inference_mode(inference), torch.no_grad():
-            return function(lane)
+            return function(item)
 
     return run

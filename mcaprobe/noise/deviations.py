@@ -4,8 +4,9 @@ Squares of partial sums cost several passes of the stock kernel; between samples
 without an unperturbed one beside it takes its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Size, Tensor
 
@@ -24,18 +25,22 @@ class Deviations:
 
     Attributes:
         recorded: Those of the unperturbed run; None while a run takes its own.
+        recording: This is the unperturbed run; what its rule returns is of no use.
+        each: Applies a function to runs of products, side by side where there are threads.
     """
 
     recorded: list[Deviation] | None = None
     recording: bool = False
+    each: Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]] = map
     _asked: int = field(default=0)
+
+    def record(self, found: Deviation) -> Deviation:
+        """Keep what the unperturbed run tells of the next sum of products, and return it."""
+        self.recorded = [*(self.recorded or []), found]
+        return found
 
     def of(self, shape: Size, compute: Callable[[], Deviation]) -> Deviation:
         """Return the deviation of the next sum of products, of this shape."""
-        if self.recording:
-            found = compute()
-            self.recorded = [*(self.recorded or []), found]
-            return found
         place = self._asked
         self._asked += 1
         if self.recorded is None or place >= len(self.recorded) or self.recorded[place].std.shape != shape:

@@ -56,10 +56,10 @@ def sum_of_products(
         count: Number of products of a run of each sum, from the masks of operands that are not 0.
         parts: Number of parts of each sum, where each is summed from zero and then added.
     """
+    if site.deviations.recording:
+        return site.deviations.record(_deviation(site, x, weight, runs, order, start, count, parts)).std
     total = bilinear(x, weight)
-    known = site.deviations.of(
-        total.shape, lambda: _deviation(site, total, x, weight, runs, order, start, count, parts)
-    )
+    known = site.deviations.of(total.shape, lambda: _deviation(site, x, weight, runs, order, start, count, parts))
     exact = exact_sums(site.arithmetic, (x, weight), lambda: bilinear(x.abs(), weight.abs()), start)
     deviation = known.std if exact is None else torch.where(exact, 0.0, known.std)
     y = site.noisy(total if start is None else total + start, deviation)
@@ -68,7 +68,6 @@ def sum_of_products(
 
 def _deviation(
     site: Site,
-    total: Tensor,
     x: Tensor,
     weight: Tensor,
     runs: list[Run],
@@ -80,15 +79,20 @@ def _deviation(
     """Return what the roundings of each sum amount to, without the last; arguments as for sum_of_products."""
     # Sums of squares are taken of operands scaled by a power of two, so that they neither underflow nor overflow.
     sx, sw = _scale(x), _scale(weight)
-    origin = torch.zeros_like(total) if start is None else (start * (sx * sw)).expand(total.shape)
-    path = SequentialSquares(origin)
     terms, energy = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
-    for operator, a, w in runs:
+    path = None
+
+    def measure(run: Run) -> tuple[Tensor, Tensor, Tensor]:
+        operator, a, w = run
         a, w = a * sx, w * sw
-        part = total * (sx * sw) if len(runs) == 1 else operator(a, w)
-        squares = operator(a.square(), w.square()).clamp_(min=0)
         masks = (a != 0).to(a.dtype), (w != 0).to(w.dtype)
         k = operator(*masks) if count is None else count(operator, *masks)
+        return operator(a, w), operator(a.square(), w.square()).clamp_(min=0), k
+
+    for part, squares, k in site.deviations.each(measure, runs):
+        if path is None:
+            origin = torch.zeros_like(part) if start is None else (start * (sx * sw)).expand(part.shape)
+            path = SequentialSquares(origin)
         terms = terms + k
         if site.arithmetic.inbound:
             energy = energy + squares
@@ -98,9 +102,10 @@ def _deviation(
             path.add(part, squares, k)
         else:
             path.summed = ordered_squares(part, squares, k, order, x.shape[-1])
+    assert path is not None  # there is always one run
     summed = path.without_last() if order is None and parts is None else path.summed
-    inbound = operand_variance(site.arithmetic, total.dtype, factors=2)
-    deviation = (rounding_std(summed, site.arithmetic, site.perturbed, total.dtype).square() + inbound * energy).sqrt()
+    inbound = operand_variance(site.arithmetic, x.dtype, factors=2)
+    deviation = (rounding_std(summed, site.arithmetic, site.perturbed, x.dtype).square() + inbound * energy).sqrt()
     return Deviation(torch.where(terms > 0, deviation, 0.0) / (sx * sw), terms)
 
 
