@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+from analyses.figures import benchmark
 from analyses.figures.fidelity import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +20,11 @@ def read(name: str) -> list[dict[str, str]]:
 
 def test_the_fidelity_table_is_that_of_the_committed_rows() -> None:
     for line in markdown(read("fidelity.csv"), "exact") + markdown(read("fidelity.csv"), "model"):
+        assert line in README, line
+
+
+def test_the_cost_tables_are_those_of_the_committed_rows() -> None:
+    for line in benchmark.markdown(read("campaign_cost.csv")):
         assert line in README, line
 
 
