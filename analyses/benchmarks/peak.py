@@ -57,7 +57,7 @@ def work(job: Job) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     model = load_model(job.network).module
     seconds, layers = _campaign(job, model) if job.route else (_stock(job, model), 0)
-    return {"seconds": seconds, "peak": _peak(), "layers": layers}
+    return {"seconds": seconds, "peak": peak_memory("cpu"), "layers": layers}
 
 
 def _stock(job: Job, model: torch.nn.Module) -> float:
@@ -81,19 +81,6 @@ def _campaign(job: Job, model: torch.nn.Module) -> tuple[float, int]:
             layers="*", keep_moments=(), out=Path(folder) / "run" if job.folder else None,
         )  # fmt: skip
         return time.perf_counter() - start, len(result.layers)
-
-
-def _peak() -> int:
-    """Return the largest resident memory of this process in bytes.
-
-    A process that was started by a larger one inherits that one's ru_maxrss; Linux's VmHWM starts anew.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        if "VmHWM" in lines:
-            return int(lines["VmHWM"].split()[0]) * 1024
-    return peak_memory("cpu")
 
 
 if __name__ == "__main__":

@@ -56,6 +56,9 @@ def sum_of_products(
         count: Number of products of a run of each sum, from the masks of operands that are not 0.
         parts: Number of parts of each sum, where each is summed from zero and then added.
     """
+    if not runs:  # sums of nothing
+        empty = bilinear(x, weight)
+        return empty if start is None else empty + start
     if site.deviations.recording:
         return site.deviations.record(_deviation(site, x, weight, runs, order, start, count, parts)).std
     total = bilinear(x, weight)

@@ -16,6 +16,7 @@ from analyses.models.demo import INPUT_OPTIONS, WEIGHTS, build_model
 from analyses.models.fastsurfer import FastSurferVINN
 from analyses.training.template import SOURCE, load_template
 from analyses.volumes import centre_pad, load_head, segment, slices_of
+from mcaprobe import kernels
 from mcaprobe.errors import InputError
 from mcaprobe.images import SliceOptions, load_slice
 from mcaprobe.volumes import TEMPLATE
@@ -115,13 +116,17 @@ def test_no_operator_of_the_network_is_unmodelled(mode: str) -> None:
         warnings.simplefilter("error")
         with torch.no_grad(), mcaprobe.perturb(mode=mode) as block:
             build_model()(torch.rand(1, 7, 32, 32))
-    assert set(block.operators.values()) <= {"exact", "modelled", "decomposed"}
-    assert block.operators["convolution"] == "modelled" and block.operators["max_unpool2d"] == "exact"
+    assert set(block.operators.values()) <= {"exact", "compiled", "modelled", "decomposed"}
+    assert block.operators["convolution"] == ("compiled" if block.route == "exact" else "modelled")
+    assert block.operators["max_unpool2d"] == "exact"
 
 
-def test_no_operator_of_the_full_size_network_is_unmodelled() -> None:
+@pytest.mark.parametrize(("route", "kind"), [("auto", "compiled"), ("model", "modelled")])
+def test_no_operator_of_the_full_size_network_is_unmodelled(route: str, kind: str) -> None:
+    if route == "auto" and kernels.library() is None:
+        pytest.skip(kernels.absence())
     network = FastSurferVINN(inner_size=(32, 32)).eval()
-    with torch.no_grad(), mcaprobe.perturb() as block:
+    with torch.no_grad(), mcaprobe.perturb(route=route) as block:
         network(torch.rand(1, 7, 48, 48), scale_factor=0.8)
-    assert set(block.operators.values()) <= {"exact", "modelled", "decomposed"}
-    assert block.operators["upsample_bilinear2d"] == "modelled"
+    assert set(block.operators.values()) <= {"exact", "compiled", "modelled", "decomposed"}
+    assert block.operators["upsample_bilinear2d"] == kind
