@@ -25,6 +25,7 @@ class Job:
     Args:
         network, x: Texts that name the model and the input, as on the command line.
         folder: Whether the campaign writes a run directory (a temporary one); else its products stay in memory.
+        memory: What the campaign may take, as `--memory` has it; "" for half of what is free.
     """
 
     network: str
@@ -35,6 +36,7 @@ class Job:
     threads: int
     seed: int = 0
     folder: bool = False
+    memory: str = ""
 
 
 def peak(job: Job) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def _campaign(job: Job, model: torch.nn.Module) -> tuple[float, int]:
         start = time.perf_counter()
         result = mcaprobe.run(
             model, job.x, samples=job.samples, mode=job.mode, seed=job.seed, route=job.route, threads=job.threads,
-            layers="*", keep_moments=(), out=Path(folder) / "run" if job.folder else None,
+            layers="*", keep_moments=(), out=Path(folder) / "run" if job.folder else None, memory=job.memory or None,
         )  # fmt: skip
         return time.perf_counter() - start, len(result.layers)
 

@@ -12,6 +12,7 @@ from analyses.models.demo import INPUT_OPTIONS
 from analyses.models.fastsurfer import FastSurferVINN
 
 FULL_SAMPLES = 59
+FULL_MEMORY = "16GiB"  # all samples side by side: in chunks, the moments of 71 filters would go through the disk
 FULL_SUBJECT = "FastSurferVINN, 71 filters, 79 classes, untrained, 256x256"
 MIB = 2**20
 
@@ -53,7 +54,8 @@ def whole_slice(
     count = max(config.threads)
     stock = Job(network, config.x, "", "", samples, count)
     found = []
-    for job in (stock, Job(network, config.x, "exact", "random", samples, count, config.seed, folder=True), stock):
+    ours = Job(network, config.x, "exact", "random", samples, count, config.seed, folder=True, memory=FULL_MEMORY)
+    for job in (stock, ours, stock):
         progress(f"full width, {samples} samples, {job.route or STOCK}")
         found.append(config.peak(job))
     row: Row = {"part": FULL_WIDTH, "subject": FULL_SUBJECT, "threads": count, "samples": samples}
