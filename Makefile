@@ -4,7 +4,7 @@ VENV   ?= .venv
 OUT    ?= runs/demo
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
-KERNELS := $(wildcard mcaprobe/kernels/*.cpp mcaprobe/kernels/*.h)
+KERNELS := $(wildcard mcaprobe/kernels/*.cpp mcaprobe/kernels/*.h nanops/kernels/*.cpp nanops/kernels/*.h native/*.h)
 
 .PHONY: demo test lint install clean
 
@@ -27,4 +27,4 @@ $(READY): pyproject.toml constraints.txt setup.py $(KERNELS)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs mcaprobe/kernels/*.so
+	rm -rf $(VENV) build *.egg-info runs mcaprobe/kernels/*.so nanops/kernels/*.so

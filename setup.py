@@ -16,6 +16,9 @@ AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
 
 
+SHARED = "native"  # headers of vectors and random numbers
+
+
 class Build(build_ext):
     """Keeps the object files of the libraries apart: they come from the same sources."""
 
@@ -30,12 +33,13 @@ class Build(build_ext):
 def libraries(folder: str) -> list[Extension]:
     """Return the libraries of one folder of kernels."""
     sources = sorted(str(p) for p in Path(folder).glob("*.cpp"))
-    headers = sorted(str(p) for p in Path(folder).glob("*.h"))
+    headers = sorted(str(p) for where in (folder, SHARED) for p in Path(where).glob("*.h"))
     return [
-        Extension(f"{folder.replace('/', '.')}._{name}", sources, depends=headers, language="c++", optional=True,
+        Extension(f"{folder.replace('/', '.')}._{name}", sources, depends=headers, include_dirs=[SHARED],
+                  language="c++", optional=True,
                   extra_compile_args=FLAGS + flags, extra_link_args=["-fopenmp"])
         for name, flags in (("avx2", AVX2), ("avx512", AVX512))
     ]  # fmt: skip
 
 
-setup(ext_modules=libraries("mcaprobe/kernels"), cmdclass={"build_ext": Build})
+setup(ext_modules=libraries("mcaprobe/kernels") + libraries("nanops/kernels"), cmdclass={"build_ext": Build})

@@ -1,0 +1,393 @@
+// The NaN convolution: windows that are to be computed are collected, whatever their places, and computed in batches.
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "convolution.h"
+#include "counting.h"
+#include "micro.h"
+#include "normal.h"
+
+namespace {
+
+constexpr int BATCH = 96;  // windows that are computed together: the rows they read stay in cache
+
+// What does not depend on the window.
+struct Plan {
+  const Convolution& c;
+  int64_t inputs, outputs;  // of a group
+  int64_t room;             // outputs rounded up to whole vectors
+  bool joined;              // a row of taps is one run of numbers
+  int64_t length;           // of a segment
+  int segments;
+  bool direct;              // outputs are written where they belong
+  std::vector<int64_t> shift;
+
+  explicit Plan(const Convolution& c)
+      : c(c), inputs(c.inputs()), outputs(c.outputs / c.groups), room(16 * micro::vectors(outputs)),
+        joined(c.groups == 1 && c.dilation[2] == 1), length(joined ? c.kernel[2] * inputs : inputs),
+        segments(int(joined ? c.kernel[0] * c.kernel[1] : c.taps())), direct(outputs == room) {
+    for (int64_t z = 0; z < c.kernel[0]; ++z)
+      for (int64_t y = 0; y < c.kernel[1]; ++y)
+        for (int64_t x = 0; x < (joined ? 1 : c.kernel[2]); ++x)
+          shift.push_back(((z * c.dilation[0] * c.size[1] + y * c.dilation[1]) * c.size[2] + x * c.dilation[2]) * c.channels);
+  }
+};
+
+struct Place {  // of a window: its first tap in the image, and its output
+  int64_t start[3];
+  int64_t output;
+};
+
+// Values that replace the NaNs of one window.
+class Fill {
+ public:
+  explicit Fill(const Plan& p) : p_(p), normals_(p.c.fill == MAX_NORMAL ? (p.c.taps() * p.inputs + 63) / 64 * 64 : 0) {}
+
+  // Fixes mean or maximum of the window's valid values.
+  void begin(const float* x, const Place& at, int64_t group, int64_t missing) {
+    const Convolution& c = p_.c;
+    double wide = 0;
+    float most = -std::numeric_limits<float>::infinity();
+    int64_t inside = 0;
+    const bool mean = c.fill == MEAN;
+    float lanes[16] = {};
+    each(x, at, [&](const float* v) {
+      ++inside;
+      if (mean) {
+        int64_t k = 0;
+        for (; k + 16 <= p_.inputs; k += 16)
+          for (int l = 0; l < 16; ++l) lanes[l] += v[k + l] == v[k + l] ? v[k + l] : 0.0f;
+        for (; k < p_.inputs; ++k) lanes[0] += v[k] == v[k] ? v[k] : 0.0f;
+      } else {
+        for (int64_t k = 0; k < p_.inputs; ++k) most = v[k] > most ? v[k] : most;
+      }
+    });
+    const int64_t all = (c.count_padding ? c.taps() : inside) * p_.inputs;
+    if (mean) {
+      float sum = 0;
+      for (float l : lanes) sum += l;
+      if (!std::isfinite(sum)) {  // the sum may overflow where the mean does not
+        each(x, at, [&](const float* v) {
+          for (int64_t k = 0; k < p_.inputs; ++k) wide += v[k] == v[k] ? double(v[k]) : 0.0;
+        });
+        value_ = float(wide / double(all - missing));
+      } else {
+        value_ = sum / float(all - missing);
+      }
+    } else {
+      value_ = c.count_padding && inside < c.taps() ? std::max(most, 0.0f) : most;
+      place_ = uint64_t(at.output), group_ = uint32_t(group);
+      drawn_.assign(normals_.size() / 64, false);
+    }
+  }
+
+  // Copies `count` numbers, the window's from `element` on, with NaN replaced.
+  void pack(float* to, const float* from, int64_t count, int64_t element) {
+    if (p_.c.fill == MEAN) {
+      for (int64_t k = 0; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_;
+      return;
+    }
+    for (int64_t k = 0; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_ + p_.c.sigma * normal(element + k);
+  }
+
+ private:
+  template <class Visit>
+  void each(const float* x, const Place& at, Visit visit) const {
+    const Convolution& c = p_.c;
+    for (int64_t z = 0; z < c.kernel[0]; ++z) {
+      const int64_t iz = at.start[0] + z * c.dilation[0];
+      if (iz < 0 || iz >= c.size[0]) continue;
+      for (int64_t y = 0; y < c.kernel[1]; ++y) {
+        const int64_t iy = at.start[1] + y * c.dilation[1];
+        if (iy < 0 || iy >= c.size[1]) continue;
+        for (int64_t k = 0; k < c.kernel[2]; ++k) {
+          const int64_t ix = at.start[2] + k * c.dilation[2];
+          if (ix >= 0 && ix < c.size[2]) visit(x + ((iz * c.size[1] + iy) * c.size[2] + ix) * c.channels);
+        }
+      }
+    }
+  }
+
+  // A function of the key, the window and the element: sixty-four elements share a draw of sixteen lanes.
+  float normal(int64_t element) {
+    const int64_t part = element / 64;
+    if (!drawn_[size_t(part)]) {
+      const Words words = philox(all(group_), all(uint32_t(place_)), all(uint32_t(part * 16)) + lanes(),
+                                 all(uint32_t(place_ >> 32)), p_.c.key[0], p_.c.key[1]);
+      F z[4];
+      ::normals(words, z);
+      for (int i = 0; i < 4; ++i) store(normals_.data() + part * 64 + 16 * i, z[i]);
+      drawn_[size_t(part)] = true;
+    }
+    return normals_[size_t(element)];
+  }
+
+  const Plan& p_;
+  float value_ = 0;
+  uint64_t place_ = 0;
+  uint32_t group_ = 0;
+  std::vector<float> normals_;
+  std::vector<char> drawn_;
+};
+
+// Windows of one thread that wait to be computed: whole ones by one pointer each, others by one a segment.
+class Batch {
+ public:
+  explicit Batch(const Plan& p)
+      : p_(p), fill_(p), pointers_(size_t(BATCH * p.segments)), packed_(size_t(BATCH * p.segments * p.length)),
+        apart_(p.direct ? 0 : size_t(2 * BATCH * p.room)) {}
+
+  void start(const float* x, const float* weight, const float* bias, const int32_t* pixels, float* y, int64_t group) {
+    x_ = x, weight_ = weight, bias_ = bias, pixels_ = pixels, y_ = y, group_ = group;
+  }
+
+  void whole(const Place& at) {
+    const Convolution& c = p_.c;
+    wholes_[whole_] = x_ + ((at.start[0] * c.size[1] + at.start[1]) * c.size[2] + at.start[2]) * c.channels;
+    to_[0][whole_++] = y_ + at.output * c.outputs;
+    if (whole_ == BATCH) flush_whole();
+  }
+
+  // A window that holds NaNs (`missing` of them) or touches the padding.
+  void other(const Place& at, int64_t missing) {
+    const Convolution& c = p_.c;
+    if (missing) fill_.begin(x_, at, group_, missing);
+    int segment = 0;
+    for (int64_t z = 0; z < c.kernel[0]; ++z)
+      for (int64_t y = 0; y < c.kernel[1]; ++y) {
+        const int64_t iz = at.start[0] + z * c.dilation[0], iy = at.start[1] + y * c.dilation[1];
+        const bool in = iz >= 0 && iz < c.size[0] && iy >= 0 && iy < c.size[1];
+        const int64_t line = (iz * c.size[1] + iy) * c.size[2];
+        if (p_.joined) {
+          const float* from = in ? row(line, at.start[2], missing, segment) : zeros();
+          pointers_[size_t(segment++ * BATCH + others_)] = from;
+        } else {
+          for (int64_t k = 0; k < c.kernel[2]; ++k, ++segment) {
+            const int64_t ix = at.start[2] + k * c.dilation[2];
+            const float* from = in && ix >= 0 && ix < c.size[2] ? pixel(line + ix, segment) : zeros();
+            pointers_[size_t(segment * BATCH + others_)] = from;
+          }
+        }
+      }
+    to_[1][others_++] = y_ + at.output * c.outputs;
+    if (others_ == BATCH) flush_others();
+  }
+
+  void flush() {
+    flush_whole();
+    flush_others();
+  }
+
+ private:
+  // A row of taps: where it lies in the image if it is clean, else a copy.
+  const float* row(int64_t line, int64_t first, int64_t missing, int segment) {
+    const Convolution& c = p_.c;
+    const int64_t kw = c.kernel[2], last = first + kw;
+    const int64_t low = std::max<int64_t>(first, 0), high = std::min(last, c.size[2]);
+    if (low >= high) return zeros();
+    const float* from = x_ + (line + low) * c.channels;
+    bool dirty = false;
+    if (missing)
+      for (int64_t k = low; k < high; ++k) dirty |= (pixels_[line + k] & mask_()) != 0;
+    if (!dirty && low == first && high == last) return from;
+    float* to = packed_.data() + size_t(used_++) * size_t(p_.length);
+    const int64_t inputs = p_.inputs, element = segment * p_.length;
+    std::fill(to, to + (low - first) * inputs, 0.0f);
+    float* middle = to + (low - first) * inputs;
+    if (dirty)
+      fill_.pack(middle, from, (high - low) * inputs, element + (low - first) * inputs);
+    else
+      std::copy(from, from + (high - low) * inputs, middle);
+    std::fill(to + (high - first) * inputs, to + p_.length, 0.0f);
+    return to;
+  }
+
+  const float* pixel(int64_t at, int segment) {
+    const float* from = x_ + at * p_.c.channels;
+    if (!(pixels_[at] & mask_())) return from;
+    float* to = packed_.data() + size_t(used_++) * size_t(p_.length);
+    fill_.pack(to, from, p_.inputs, segment * p_.length);
+    return to;
+  }
+
+  int32_t mask_() const { return p_.c.background ? NAN_MASK : -1; }
+
+  const float* zeros() {
+    if (zeros_.empty()) zeros_.assign(size_t(p_.length), 0.0f);
+    return zeros_.data();
+  }
+
+  void flush_whole() {
+    if (whole_) compute({p_.segments, p_.length, p_.shift.data(), 0}, wholes_, to_[0], whole_);
+    whole_ = 0;
+  }
+
+  void flush_others() {
+    if (others_) compute({p_.segments, p_.length, nullptr, BATCH}, pointers_.data(), to_[1], others_);
+    others_ = used_ = 0;
+  }
+
+  void compute(const micro::Segments& s, const float* const* from, float* const* to, int count) {
+    float* outs[BATCH];
+    if (p_.direct) {
+      std::copy(to, to + count, outs);
+      micro::run(count, p_.outputs, s, weight_, from, outs, bias_);
+      return;
+    }
+    for (int i = 0; i < count; ++i) outs[i] = apart_.data() + i * p_.room;
+    micro::run(count, p_.outputs, s, weight_, from, outs, bias_);
+    for (int i = 0; i < count; ++i) std::memcpy(to[i], apart_.data() + i * p_.room, 4 * size_t(p_.outputs));
+  }
+
+  const Plan& p_;
+  Fill fill_;
+  const float *x_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
+  const int32_t* pixels_ = nullptr;
+  float* y_ = nullptr;
+  int64_t group_ = 0;
+  int whole_ = 0, others_ = 0, used_ = 0;
+  const float* wholes_[BATCH];
+  float* to_[2][BATCH];
+  std::vector<const float*> pointers_;
+  std::vector<float> packed_, apart_, zeros_;
+};
+
+// One line of outputs: skipped windows become NaN, uniform ones the known vector, the others join the batch.
+void line(const Plan& p, Batch& batch, const int32_t* counts, float* y, const float* known, int64_t z, int64_t row) {
+  const Convolution& c = p.c;
+  const int64_t taps = c.taps();
+  Place at{{z * c.stride[0] - c.before[0], row * c.stride[1] - c.before[1], 0}, 0};
+  int64_t deep = 1;
+  bool all_in = true;
+  for (int a = 0; a < 2; ++a) {
+    int64_t in = 0;
+    for (int64_t k = 0; k < c.kernel[a]; ++k) {
+      const int64_t i = at.start[a] + k * c.dilation[a];
+      in += i >= 0 && i < c.size[a];
+    }
+    deep *= in;
+    all_in &= in == c.kernel[a];
+  }
+  const int64_t extent = (c.kernel[2] - 1) * c.dilation[2];
+  const int32_t mask = c.background ? NAN_MASK : -1;
+  for (int64_t o = 0; o < c.out[2]; ++o) {
+    at.start[2] = o * c.stride[2] - c.before[2];
+    at.output = (z * c.out[1] + row) * c.out[2] + o;
+    const int64_t missing = counts[o] & mask;
+    const bool in = all_in && at.start[2] >= 0 && at.start[2] + extent < c.size[2];
+    int64_t least = c.least[taps];
+    if (!c.count_padding && !in) {
+      int64_t wide = 0;
+      for (int64_t k = 0; k < c.kernel[2]; ++k) {
+        const int64_t i = at.start[2] + k * c.dilation[2];
+        wide += i >= 0 && i < c.size[2];
+      }
+      least = c.least[deep * wide];
+    }
+    if (missing >= least)
+      std::fill_n(y + at.output * c.outputs, p.outputs, std::numeric_limits<float>::quiet_NaN());
+    else if (known && in && (counts[o] >> UNIFORM_BIT) == taps)
+      std::memcpy(y + at.output * c.outputs, known, 4 * size_t(p.outputs));
+    else if (in && !missing)
+      batch.whole(at);
+    else
+      batch.other(at, missing);
+  }
+}
+
+// The output of a window of background only: that of the first one.
+bool background_output(const Plan& p, Batch& batch, const int32_t* counts, float* y, std::vector<float>& known) {
+  const Convolution& c = p.c;
+  for (int64_t i = 0; i < c.places(); ++i) {
+    if ((counts[i] >> UNIFORM_BIT) != c.taps() || (counts[i] & NAN_MASK) >= c.least[c.taps()]) continue;
+    const int64_t o[3] = {i / (c.out[1] * c.out[2]), i / c.out[2] % c.out[1], i % c.out[2]};
+    Place at{{}, i};
+    for (int a = 0; a < 3; ++a) at.start[a] = o[a] * c.stride[a] - c.before[a];
+    if (const int64_t missing = counts[i] & NAN_MASK)
+      batch.other(at, missing);
+    else
+      batch.whole(at);
+    batch.flush();
+    known.assign(y + i * c.outputs, y + i * c.outputs + p.outputs);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+// Numbers that nan_pack writes.
+NAN_API int64_t nan_pack_size(const Convolution* c) {
+  return c->groups * 16 * micro::vectors(c->outputs / c->groups) * c->taps() * c->inputs();
+}
+
+// Weights (outputs, inputs, taps), with strides between them, as the micro-kernels read them; bias padded likewise.
+NAN_API int64_t nan_pack(const Convolution* c, const float* weight, const int64_t* strides, float* to) {
+  const int64_t outputs = c->outputs / c->groups, inputs = c->inputs(), taps = c->taps();
+  const int64_t size = nan_pack_size(c) / c->groups;
+  for (int64_t g = 0; g < c->groups; ++g) {
+    int64_t first = 0;
+    float* block = to + g * size;
+    for (int left = micro::vectors(outputs); left > 0;) {
+      const int64_t wide = 16 * micro::next(left);
+#pragma omp parallel for num_threads(c->threads) schedule(static)
+      for (int64_t t = 0; t < taps; ++t)
+        for (int64_t i = 0; i < inputs; ++i) {
+          float* v = block + (t * inputs + i) * wide;
+          const float* from = weight + (g * outputs + first) * strides[0] + i * strides[1] + t * strides[2];
+          const int64_t full = std::min(wide, outputs - first);
+          for (int64_t o = 0; o < full; ++o) v[o] = from[o * strides[0]];
+          std::fill(v + full, v + wide, 0.0f);
+        }
+      block += taps * inputs * wide;
+      first += wide;
+      left -= int(wide / 16);
+    }
+  }
+  return 0;
+}
+
+// Fills y. `bias` has the room of whole vectors for each group.
+NAN_API int64_t nan_convolve(const Convolution* given) {
+  const Convolution& c = *given;
+  const Plan plan(c);
+  const int64_t lines = c.out[0] * c.out[1], planes = c.n * c.groups;
+  const int64_t pack = nan_pack_size(given) / c.groups;
+  std::vector<std::vector<float>> known(c.background ? size_t(planes) : 0);
+  const int64_t some = std::max<int64_t>(1, std::min<int64_t>(512 / c.out[2], planes * lines / (4 * c.threads)));
+#pragma omp parallel num_threads(c.threads)
+  {
+    Batch batch(plan);
+    const auto begin = [&](int64_t plane) {
+      const int64_t n = plane / c.groups, g = plane % c.groups;
+      batch.start(c.x + n * c.volume() * c.channels + g * plan.inputs, c.weight + g * pack,
+                  c.bias ? c.bias + g * plan.room : nullptr, c.pixels + plane * c.volume(),
+                  c.y + n * c.places() * c.outputs + g * plan.outputs, g);
+    };
+    if (c.background)
+#pragma omp for schedule(dynamic, 1)
+      for (int64_t plane = 0; plane < planes; ++plane) {
+        begin(plane);
+        float* y = c.y + plane / c.groups * c.places() * c.outputs + plane % c.groups * plan.outputs;
+        background_output(plan, batch, c.windows + plane * c.places(), y, known[size_t(plane)]);
+      }
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t part = 0; part < (planes * lines + some - 1) / some; ++part) {
+      int64_t now = -1;
+      for (int64_t i = part * some; i < std::min(planes * lines, (part + 1) * some); ++i) {
+        const int64_t plane = i / lines, at = i % lines;
+        if (plane != now) {
+          batch.flush();
+          begin(plane);
+          now = plane;
+        }
+        float* y = c.y + plane / c.groups * c.places() * c.outputs + plane % c.groups * plan.outputs;
+        const float* vector = c.background && !known[size_t(plane)].empty() ? known[size_t(plane)].data() : nullptr;
+        line(plan, batch, c.windows + i * c.out[2], y, vector, at / c.out[1], at % c.out[1]);
+      }
+      batch.flush();
+    }
+  }
+  return 0;
+}

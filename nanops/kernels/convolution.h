@@ -1,0 +1,32 @@
+// The geometry of one convolution, as the Python side fills it in. Images are channels last: (n, size, channels).
+#pragma once
+#include "abi.h"
+
+struct Convolution {
+  const float* x;        // (n, size..., channels)
+  const float* weight;   // as nan_pack leaves it
+  const float* bias;     // (outputs), or null
+  float* y;              // (n, out..., outputs)
+  int32_t* pixels;       // (n, groups, size...): NaNs of each pixel, see UNIFORM
+  int32_t* windows;      // (n, groups, out...): NaNs of each window, see UNIFORM
+  const int64_t* least;  // (taps + 1): NaNs from which on a window is skipped, by how many of its taps lie inside
+  const float* background;  // (n, channels), or null: a pixel equal to it is uniform
+  int64_t n, channels, outputs, groups;
+  int64_t size[3], out[3], kernel[3], stride[3], before[3], dilation[3];
+  int64_t count_padding;  // whether padding counts as valid zeros
+  int64_t fill;           // MEAN, MAX_NORMAL
+  float sigma;
+  uint32_t key[2];
+  uint32_t threads;
+  int64_t found[4];  // NaNs; windows that are skipped, that hold NaNs but are computed, that are uniform
+
+  int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  int64_t volume() const { return size[0] * size[1] * size[2]; }
+  int64_t places() const { return out[0] * out[1] * out[2]; }
+  int64_t inputs() const { return channels / groups; }
+};
+
+enum { MEAN = 0, MAX_NORMAL = 1 };
+// In one integer: NaNs below this bit, uniform pixels above it. Only where a background is given.
+constexpr int UNIFORM_BIT = 20;
+constexpr int32_t UNIFORM = 1 << UNIFORM_BIT, NAN_MASK = UNIFORM - 1;

@@ -1,0 +1,3 @@
+#include "abi.h"
+
+NAN_API int64_t nan_version() { return NAN_VERSION; }

@@ -1,0 +1,1 @@
+"""The operators as modules: the functions' names, with parameters and `from_torch()`."""

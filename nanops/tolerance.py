@@ -1,0 +1,66 @@
+"""When are two activations equal? Absolutely, relatively, or within so many units in the last place."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nanops.errors import InputError, nearest
+
+KINDS = ("absolute", "relative", "ulps", "isclose")
+_INTEGER = {torch.float64: torch.int64, torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How near a value must be to the largest of its window to tie with it.
+
+    Args:
+        kind: `absolute`, |w - max| < value (the paper's section 4); `relative`, |w - max| <= value |max|; `ulps`, at most
+            `value` representable numbers of the input's dtype apart; `isclose`, |w - max| <= 1e-8 + value |max|, as the
+            paper's published code has it.
+        value: Not negative; a whole number for `ulps`.
+
+    Raises:
+        InputError: another kind, or such a value.
+    """
+
+    kind: str = "absolute"
+    value: float = 1e-7
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"Expected a tolerance of kind {', '.join(KINDS)}, got {self.kind!r}{nearest(self.kind, KINDS)}.")
+        if not 0 <= self.value < float("inf"):
+            raise InputError(f"Expected a tolerance of 0 or more, got {self.value}.")
+        if self.kind == "ulps" and self.value != int(self.value):
+            raise InputError(f"Expected a whole number of ulps, got {self.value}.")
+
+    def ties(self, values: Tensor, largest: Tensor) -> Tensor:
+        """Return where `values` tie with `largest`, a boolean tensor of their common shape; NaN ties with nothing.
+
+        Differences are taken in float32 or wider. A value that equals the largest, infinities too, always ties.
+        """
+        same = values == largest
+        if self.kind == "ulps":
+            near = _rank(values).sub(_rank(largest)).abs() <= int(self.value)
+            return same | near & values.isfinite() & largest.isfinite()
+        wide = torch.promote_types(values.dtype, torch.float32)
+        w, m = values.to(wide), largest.to(wide)
+        distance = (w - m).abs()
+        if self.kind == "absolute":
+            return same | (distance < self.value)
+        floor = 1e-8 if self.kind == "isclose" else 0.0
+        return same | (distance <= floor + self.value * m.abs()) & m.isfinite()
+
+
+PAPER = Tolerance("absolute", 1e-7)
+PUBLISHED_CODE = Tolerance("isclose", 1e-7)
+EXACT = Tolerance("ulps", 0)
+
+
+def _rank(x: Tensor) -> Tensor:
+    """Return the number of representable values between 0 and x, with its sign, in int64."""
+    integer = x.view(_INTEGER[x.dtype]).to(torch.int64)
+    magnitude = integer & torch.iinfo(_INTEGER[x.dtype]).max
+    return torch.where(integer < 0, -magnitude, magnitude)
