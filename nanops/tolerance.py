@@ -8,7 +8,9 @@ from torch import Tensor
 from nanops.errors import InputError, nearest
 
 KINDS = ("absolute", "relative", "ulps", "isclose")
-_INTEGER = {torch.float64: torch.int64, torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
+_INTEGER = {
+    torch.float64: torch.int64, torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +18,9 @@ class Tolerance:
     """How near a value must be to the largest of its window to tie with it.
 
     Args:
-        kind: `absolute`, |w - max| < value (the paper's section 4); `relative`, |w - max| <= value |max|; `ulps`, at most
-            `value` representable numbers of the input's dtype apart; `isclose`, |w - max| <= 1e-8 + value |max|, as the
-            paper's published code has it.
+        kind: `absolute`, |w - max| < value (the paper's section 4); `relative`, |w - max| <= value |max|; `ulps`, at
+            most `value` representable numbers of the input's dtype apart; `isclose`, |w - max| <= 1e-8 + value |max|,
+            as the paper's published code has it.
         value: Not negative; a whole number for `ulps`.
 
     Raises:
@@ -30,7 +32,8 @@ class Tolerance:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise InputError(f"Expected a tolerance of kind {', '.join(KINDS)}, got {self.kind!r}{nearest(self.kind, KINDS)}.")
+            kinds = ", ".join(KINDS)
+            raise InputError(f"Expected a tolerance of kind {kinds}, got {self.kind!r}{nearest(self.kind, KINDS)}.")
         if not 0 <= self.value < float("inf"):
             raise InputError(f"Expected a tolerance of 0 or more, got {self.value}.")
         if self.kind == "ulps" and self.value != int(self.value):
