@@ -83,6 +83,14 @@ class Windows:
         starts = torch.arange(self.counts[axis], device=device) * self.stride[axis] - self.before[axis]
         return starts[:, None] + torch.arange(self.kernel[axis], device=device) * self.dilation[axis]
 
+    def inside(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return how many taps of each window lie inside the image, int64, one axis for each of the image's."""
+        count = torch.ones((), dtype=torch.int64, device=device)
+        for axis, size in enumerate(self.size):
+            at = self.positions(axis, device)
+            count = count[..., None] * ((at >= 0) & (at < size)).sum(1)
+        return count
+
     def indices(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Return the flat index in the image of each tap of each window, and whether it lies inside.
 

@@ -28,6 +28,16 @@ inline F where_zero(F test, F yes, F no) {  // yes where test is 0 (of either si
 inline F where_positive(F test, F yes, F no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(test.v, _mm512_setzero_ps(), _CMP_GT_OQ), no.v, yes.v)};
 }
+inline F where_nan(F test, F yes, F no) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(test.v, test.v, _CMP_UNORD_Q), no.v, yes.v)};
+}
+inline F larger(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }  // b where one of them is NaN
+inline float total(F a) {  // in the same order on every processor
+  const __m256 v = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m128 w = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 u = _mm_add_ps(w, _mm_movehl_ps(w, w));
+  return _mm_cvtss_f32(_mm_add_ss(u, _mm_shuffle_ps(u, u, 1)));
+}
 inline U load(const uint32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void store(uint32_t* p, U a) { _mm512_storeu_si512(p, a.v); }
 inline U all(uint32_t a) { return {_mm512_set1_epi32(int(a))}; }
@@ -113,6 +123,17 @@ inline F where_positive(F test, F yes, F no) {
   const __m256 zero = _mm256_setzero_ps();
   return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(test.v, zero, _CMP_GT_OQ)),
           _mm256_blendv_ps(no.w, yes.w, _mm256_cmp_ps(test.w, zero, _CMP_GT_OQ))};
+}
+inline F where_nan(F test, F yes, F no) {
+  return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(test.v, test.v, _CMP_UNORD_Q)),
+          _mm256_blendv_ps(no.w, yes.w, _mm256_cmp_ps(test.w, test.w, _CMP_UNORD_Q))};
+}
+inline F larger(F a, F b) { return {_mm256_max_ps(a.v, b.v), _mm256_max_ps(a.w, b.w)}; }
+inline float total(F a) {
+  const __m256 v = _mm256_add_ps(a.v, a.w);
+  const __m128 w = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 u = _mm_add_ps(w, _mm_movehl_ps(w, w));
+  return _mm_cvtss_f32(_mm_add_ss(u, _mm_shuffle_ps(u, u, 1)));
 }
 inline U load(const uint32_t* p) {
   return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 8))};

@@ -34,6 +34,18 @@ struct Plan {
   }
 };
 
+float sum_valid(const float* v, int64_t count) {
+  F sum = all(0.0f);
+  int64_t k = 0;
+  for (; k + 16 <= count; k += 16) {
+    const F x = load(v + k);
+    sum = sum + where_nan(x, all(0.0f), x);
+  }
+  float rest = 0;
+  for (; k < count; ++k) rest += v[k] == v[k] ? v[k] : 0.0f;
+  return rest + total(sum);
+}
+
 struct Place {  // of a window: its first tap in the image, and its output
   int64_t start[3];
   int64_t output;
@@ -44,71 +56,71 @@ class Fill {
  public:
   explicit Fill(const Plan& p) : p_(p), normals_(p.c.fill == MAX_NORMAL ? (p.c.taps() * p.inputs + 63) / 64 * 64 : 0) {}
 
-  // Fixes mean or maximum of the window's valid values.
-  void begin(const float* x, const Place& at, int64_t group, int64_t missing) {
+  // Fixes mean or maximum of the window's valid values. `sums` of the valid values of each pixel, or null.
+  void begin(const float* x, const float* sums, const Place& at, int64_t group, int64_t missing) {
     const Convolution& c = p_.c;
-    double wide = 0;
-    float most = -std::numeric_limits<float>::infinity();
-    int64_t inside = 0;
-    const bool mean = c.fill == MEAN;
-    float lanes[16] = {};
-    each(x, at, [&](const float* v) {
-      ++inside;
-      if (mean) {
-        int64_t k = 0;
-        for (; k + 16 <= p_.inputs; k += 16)
-          for (int l = 0; l < 16; ++l) lanes[l] += v[k + l] == v[k + l] ? v[k + l] : 0.0f;
-        for (; k < p_.inputs; ++k) lanes[0] += v[k] == v[k] ? v[k] : 0.0f;
-      } else {
-        for (int64_t k = 0; k < p_.inputs; ++k) most = v[k] > most ? v[k] : most;
-      }
-    });
-    const int64_t all = (c.count_padding ? c.taps() : inside) * p_.inputs;
-    if (mean) {
-      float sum = 0;
-      for (float l : lanes) sum += l;
-      if (!std::isfinite(sum)) {  // the sum may overflow where the mean does not
-        each(x, at, [&](const float* v) {
-          for (int64_t k = 0; k < p_.inputs; ++k) wide += v[k] == v[k] ? double(v[k]) : 0.0;
-        });
-        value_ = float(wide / double(all - missing));
-      } else {
-        value_ = sum / float(all - missing);
-      }
-    } else {
-      value_ = c.count_padding && inside < c.taps() ? std::max(most, 0.0f) : most;
-      place_ = uint64_t(at.output), group_ = uint32_t(group);
-      drawn_.assign(normals_.size() / 64, false);
+    int64_t low[3], high[3], inside = 1;
+    for (int a = 0; a < 3; ++a) {
+      const Inside in = c.inside(a, at.start[a]);
+      low[a] = in.low, high[a] = in.high;
+      inside *= in.high - in.low;
     }
+    const auto each = [&](auto visit) {  // every pixel inside, or every row of them
+      for (int64_t z = low[0]; z < high[0]; ++z)
+        for (int64_t y = low[1]; y < high[1]; ++y) {
+          const int64_t line = ((at.start[0] + z * c.dilation[0]) * c.size[1] + at.start[1] + y * c.dilation[1]) * c.size[2];
+          if (p_.joined)
+            visit(line + at.start[2] + low[2], high[2] - low[2]);
+          else
+            for (int64_t k = low[2]; k < high[2]; ++k) visit(line + at.start[2] + k * c.dilation[2], int64_t(1));
+        }
+    };
+    if (c.fill == MEAN) {
+      const int64_t valid = (c.count_padding ? c.taps() : inside) * p_.inputs - missing;
+      float sum = 0;
+      if (sums)
+        each([&](int64_t i, int64_t count) {
+          for (int64_t k = 0; k < count; ++k) sum += sums[i + k];
+        });
+      else
+        each([&](int64_t i, int64_t count) { sum += sum_valid(x + i * c.channels, count * p_.inputs); });
+      value_ = sum / float(valid);
+      if (!std::isfinite(sum)) {  // it may overflow where the mean does not
+        double wide = 0;
+        each([&](int64_t i, int64_t count) {
+          const float* v = x + i * c.channels;
+          for (int64_t k = 0; k < count * p_.inputs; ++k) wide += v[k] == v[k] ? double(v[k]) : 0.0;
+        });
+        value_ = float(wide / double(valid));
+      }
+      return;
+    }
+    float most = -std::numeric_limits<float>::infinity();
+    each([&](int64_t i, int64_t count) {
+      const float* v = x + i * c.channels;
+      for (int64_t k = 0; k < count * p_.inputs; ++k) most = v[k] > most ? v[k] : most;
+    });
+    value_ = c.count_padding && inside < c.taps() ? std::max(most, 0.0f) : most;
+    place_ = uint64_t(at.output), group_ = uint32_t(group);
+    drawn_.assign(normals_.size() / 64, false);
   }
 
   // Copies `count` numbers, the window's from `element` on, with NaN replaced.
   void pack(float* to, const float* from, int64_t count, int64_t element) {
+    int64_t k = 0;
     if (p_.c.fill == MEAN) {
-      for (int64_t k = 0; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_;
+      const F value = all(value_);
+      for (; k + 16 <= count; k += 16) {
+        const F v = load(from + k);
+        store(to + k, where_nan(v, value, v));
+      }
+      for (; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_;
       return;
     }
-    for (int64_t k = 0; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_ + p_.c.sigma * normal(element + k);
+    for (; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_ + p_.c.sigma * normal(element + k);
   }
 
  private:
-  template <class Visit>
-  void each(const float* x, const Place& at, Visit visit) const {
-    const Convolution& c = p_.c;
-    for (int64_t z = 0; z < c.kernel[0]; ++z) {
-      const int64_t iz = at.start[0] + z * c.dilation[0];
-      if (iz < 0 || iz >= c.size[0]) continue;
-      for (int64_t y = 0; y < c.kernel[1]; ++y) {
-        const int64_t iy = at.start[1] + y * c.dilation[1];
-        if (iy < 0 || iy >= c.size[1]) continue;
-        for (int64_t k = 0; k < c.kernel[2]; ++k) {
-          const int64_t ix = at.start[2] + k * c.dilation[2];
-          if (ix >= 0 && ix < c.size[2]) visit(x + ((iz * c.size[1] + iy) * c.size[2] + ix) * c.channels);
-        }
-      }
-    }
-  }
-
   // A function of the key, the window and the element: sixty-four elements share a draw of sixteen lanes.
   float normal(int64_t element) {
     const int64_t part = element / 64;
@@ -138,8 +150,9 @@ class Batch {
       : p_(p), fill_(p), pointers_(size_t(BATCH * p.segments)), packed_(size_t(BATCH * p.segments * p.length)),
         apart_(p.direct ? 0 : size_t(2 * BATCH * p.room)) {}
 
-  void start(const float* x, const float* weight, const float* bias, const int32_t* pixels, float* y, int64_t group) {
-    x_ = x, weight_ = weight, bias_ = bias, pixels_ = pixels, y_ = y, group_ = group;
+  void start(const float* x, const float* weight, const float* bias, const int32_t* pixels, const float* sums, float* y,
+             int64_t group) {
+    x_ = x, weight_ = weight, bias_ = bias, pixels_ = pixels, sums_ = sums, y_ = y, group_ = group;
   }
 
   void whole(const Place& at) {
@@ -152,7 +165,7 @@ class Batch {
   // A window that holds NaNs (`missing` of them) or touches the padding.
   void other(const Place& at, int64_t missing) {
     const Convolution& c = p_.c;
-    if (missing) fill_.begin(x_, at, group_, missing);
+    if (missing) fill_.begin(x_, sums_, at, group_, missing);
     int segment = 0;
     for (int64_t z = 0; z < c.kernel[0]; ++z)
       for (int64_t y = 0; y < c.kernel[1]; ++y) {
@@ -242,7 +255,7 @@ class Batch {
 
   const Plan& p_;
   Fill fill_;
-  const float *x_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
+  const float *x_ = nullptr, *weight_ = nullptr, *bias_ = nullptr, *sums_ = nullptr;
   const int32_t* pixels_ = nullptr;
   float* y_ = nullptr;
   int64_t group_ = 0;
@@ -261,11 +274,7 @@ void line(const Plan& p, Batch& batch, const int32_t* counts, float* y, const fl
   int64_t deep = 1;
   bool all_in = true;
   for (int a = 0; a < 2; ++a) {
-    int64_t in = 0;
-    for (int64_t k = 0; k < c.kernel[a]; ++k) {
-      const int64_t i = at.start[a] + k * c.dilation[a];
-      in += i >= 0 && i < c.size[a];
-    }
+    const int64_t in = c.inside(a, at.start[a]).count();
     deep *= in;
     all_in &= in == c.kernel[a];
   }
@@ -277,14 +286,7 @@ void line(const Plan& p, Batch& batch, const int32_t* counts, float* y, const fl
     const int64_t missing = counts[o] & mask;
     const bool in = all_in && at.start[2] >= 0 && at.start[2] + extent < c.size[2];
     int64_t least = c.least[taps];
-    if (!c.count_padding && !in) {
-      int64_t wide = 0;
-      for (int64_t k = 0; k < c.kernel[2]; ++k) {
-        const int64_t i = at.start[2] + k * c.dilation[2];
-        wide += i >= 0 && i < c.size[2];
-      }
-      least = c.least[deep * wide];
-    }
+    if (!c.count_padding && !in) least = c.least[deep * c.inside(2, at.start[2]).count()];
     if (missing >= least)
       std::fill_n(y + at.output * c.outputs, p.outputs, std::numeric_limits<float>::quiet_NaN());
     else if (known && in && (counts[o] >> UNIFORM_BIT) == taps)
@@ -319,11 +321,12 @@ bool background_output(const Plan& p, Batch& batch, const int32_t* counts, float
 
 // Numbers that nan_pack writes.
 NAN_API int64_t nan_pack_size(const Convolution* c) {
-  return c->groups * 16 * micro::vectors(c->outputs / c->groups) * c->taps() * c->inputs();
+  return c->groups * 16 * micro::vectors(c->outputs / c->groups) * (c->taps() * c->inputs() + 1);
 }
 
-// Weights (outputs, inputs, taps), with strides between them, as the micro-kernels read them; bias padded likewise.
-NAN_API int64_t nan_pack(const Convolution* c, const float* weight, const int64_t* strides, float* to) {
+// Weights (outputs, inputs, taps), with strides between them, as the micro-kernels read them: for each group its blocks
+// of outputs, then the bias, both padded to whole vectors.
+NAN_API int64_t nan_pack(const Convolution* c, const float* weight, const int64_t* strides, const float* bias, float* to) {
   const int64_t outputs = c->outputs / c->groups, inputs = c->inputs(), taps = c->taps();
   const int64_t size = nan_pack_size(c) / c->groups;
   for (int64_t g = 0; g < c->groups; ++g) {
@@ -344,17 +347,31 @@ NAN_API int64_t nan_pack(const Convolution* c, const float* weight, const int64_
       first += wide;
       left -= int(wide / 16);
     }
+    std::fill(block, block + 16 * micro::vectors(outputs), 0.0f);
+    if (bias) std::copy(bias + g * outputs, bias + (g + 1) * outputs, block);
   }
   return 0;
 }
 
-// Fills y. `bias` has the room of whole vectors for each group.
+// Fills y.
 NAN_API int64_t nan_convolve(const Convolution* given) {
   const Convolution& c = *given;
   const Plan plan(c);
   const int64_t lines = c.out[0] * c.out[1], planes = c.n * c.groups;
   const int64_t pack = nan_pack_size(given) / c.groups;
   std::vector<std::vector<float>> known(c.background ? size_t(planes) : 0);
+  // Where many windows need their mean, each pixel is added up once.
+  std::vector<float> sums;
+  if (c.fill == MEAN && c.found[2] * plan.segments > planes * c.volume()) {
+    sums.resize(size_t(planes * c.volume()));
+    const int64_t width = c.size[2], rows = c.volume() / width;
+#pragma omp parallel for num_threads(c.threads) schedule(static)
+    for (int64_t i = 0; i < planes * rows; ++i) {
+      const int64_t plane = i / rows, n = plane / c.groups;
+      const float* v = c.x + (n * rows + i % rows) * width * c.channels + plane % c.groups * plan.inputs;
+      for (int64_t k = 0; k < width; ++k) sums[size_t(i * width + k)] = sum_valid(v + k * c.channels, plan.inputs);
+    }
+  }
   const int64_t some = std::max<int64_t>(1, std::min<int64_t>(512 / c.out[2], planes * lines / (4 * c.threads)));
 #pragma omp parallel num_threads(c.threads)
   {
@@ -362,8 +379,8 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
     const auto begin = [&](int64_t plane) {
       const int64_t n = plane / c.groups, g = plane % c.groups;
       batch.start(c.x + n * c.volume() * c.channels + g * plan.inputs, c.weight + g * pack,
-                  c.bias ? c.bias + g * plan.room : nullptr, c.pixels + plane * c.volume(),
-                  c.y + n * c.places() * c.outputs + g * plan.outputs, g);
+                  c.weight + (g + 1) * pack - plan.room, c.pixels + plane * c.volume(),
+                  sums.empty() ? nullptr : sums.data() + plane * c.volume(), c.y + n * c.places() * c.outputs + g * plan.outputs, g);
     };
     if (c.background)
 #pragma omp for schedule(dynamic, 1)

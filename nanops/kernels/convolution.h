@@ -1,11 +1,17 @@
 // The geometry of one convolution, as the Python side fills it in. Images are channels last: (n, size, channels).
 #pragma once
+#include <algorithm>
+
 #include "abi.h"
+
+struct Inside {
+  int64_t low, high;
+  int64_t count() const { return high - low; }
+};
 
 struct Convolution {
   const float* x;        // (n, size..., channels)
   const float* weight;   // as nan_pack leaves it
-  const float* bias;     // (outputs), or null
   float* y;              // (n, out..., outputs)
   int32_t* pixels;       // (n, groups, size...): NaNs of each pixel, see UNIFORM
   int32_t* windows;      // (n, groups, out...): NaNs of each window, see UNIFORM
@@ -20,6 +26,13 @@ struct Convolution {
   uint32_t threads;
   int64_t found[4];  // NaNs; windows that are skipped, that hold NaNs but are computed, that are uniform
 
+  // Taps of a window that starts at `start` which lie in the image: from `low` to before `high`.
+  Inside inside(int axis, int64_t start) const {
+    const int64_t d = dilation[axis], k = kernel[axis];
+    const int64_t low = std::min(k, start >= 0 ? 0 : (-start + d - 1) / d);
+    const int64_t high = start >= size[axis] ? 0 : (size[axis] - start + d - 1) / d;
+    return {low, std::max(low, std::min(high, k))};
+  }
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
   int64_t volume() const { return size[0] * size[1] * size[2]; }
   int64_t places() const { return out[0] * out[1] * out[2]; }

@@ -31,7 +31,7 @@ __attribute__((noinline)) void block(const Segments& s, int64_t from, int64_t up
   for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
     for (int b = 0; b < NB; ++b)
-      c[p][b] = first ? (bias ? load(bias + 16 * b) : all(0.0f)) : load(outs[p] + 16 * b);
+      c[p][b] = load(first ? bias + 16 * b : outs[p] + 16 * b);
   for (int r = 0; r < s.count; ++r) {
     const float* x[P];
 #pragma GCC unroll 16
@@ -113,7 +113,7 @@ inline void run(int windows, int64_t outputs, const Segments& s, const float* w,
       }
     for (int i = 0; i < windows; ++i) outs[i] += 16 * nb;
     w += s.count * step;
-    if (bias) bias += 16 * nb;
+    bias += 16 * nb;
     left -= nb;
   }
 }

@@ -41,20 +41,13 @@ int64_t pixels(const Convolution& c) {
   return total;
 }
 
-// Taps k of a window at o that lie inside: from `low` to before `high`.
-struct Inside {
-  int64_t low, high;
-};
 inline Inside inside(const Convolution& c, int axis, int64_t o) {
-  const int64_t start = o * c.stride[axis] - c.before[axis], d = c.dilation[axis], k = c.kernel[axis];
-  const int64_t low = start >= 0 ? 0 : (-start + d - 1) / d;
-  const int64_t high = start >= c.size[axis] ? 0 : (c.size[axis] - start + d - 1) / d;
-  return {std::min(low, k), std::max(std::min(low, k), std::min(high, k))};
+  return c.inside(axis, o * c.stride[axis] - c.before[axis]);
 }
 
 // Sums over the last axis: across[i][o] for each row i of the image.
 void along(const Convolution& c, const int32_t* pixels, int32_t* across) {
-  const int64_t width = c.size[2], out = c.out[2];
+  const int64_t out = c.out[2];
   // Windows whose taps all lie inside need no question asked for each tap.
   int64_t first = 0, last = out;
   while (first < out && (inside(c, 2, first).low > 0 || inside(c, 2, first).high < c.kernel[2])) ++first;
@@ -76,7 +69,6 @@ void along(const Convolution& c, const int32_t* pixels, int32_t* across) {
     else
       for (int64_t o = first; o < last; ++o) across[o] += p[o * c.stride[2]];
   }
-  (void)width;
 }
 
 void windows(const Convolution& c, int64_t found[3]) {
