@@ -31,6 +31,7 @@ inline F where_positive(F test, F yes, F no) {
 inline F where_nan(F test, F yes, F no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(test.v, test.v, _CMP_UNORD_Q), no.v, yes.v)};
 }
+inline int count_nan(F a) { return __builtin_popcount(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)); }
 inline F larger(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }  // b where one of them is NaN
 inline float total(F a) {  // in the same order on every processor
   const __m256 v = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
@@ -127,6 +128,10 @@ inline F where_positive(F test, F yes, F no) {
 inline F where_nan(F test, F yes, F no) {
   return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(test.v, test.v, _CMP_UNORD_Q)),
           _mm256_blendv_ps(no.w, yes.w, _mm256_cmp_ps(test.w, test.w, _CMP_UNORD_Q))};
+}
+inline int count_nan(F a) {
+  return __builtin_popcount(_mm256_movemask_ps(_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q))) +
+         __builtin_popcount(_mm256_movemask_ps(_mm256_cmp_ps(a.w, a.w, _CMP_UNORD_Q)));
 }
 inline F larger(F a, F b) { return {_mm256_max_ps(a.v, b.v), _mm256_max_ps(a.w, b.w)}; }
 inline float total(F a) {

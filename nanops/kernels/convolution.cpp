@@ -7,10 +7,12 @@
 #include "counting.h"
 #include "micro.h"
 #include "normal.h"
+#include "pages.h"
 
 namespace {
 
-constexpr int BATCH = 96;  // windows that are computed together: the rows they read stay in cache
+constexpr int BATCH = 96;  // whole windows that are computed together: the rows they read stay in cache
+constexpr int OTHERS = 48;  // of others: the copies of their rows stay in cache
 
 // What does not depend on the window.
 struct Plan {
@@ -21,7 +23,7 @@ struct Plan {
   int64_t length;           // of a segment
   int segments;
   bool direct;              // outputs are written where they belong
-  std::vector<int64_t> shift;
+  std::vector<int64_t> shift, rows;  // of a segment from the first: numbers, pixels
 
   explicit Plan(const Convolution& c)
       : c(c), inputs(c.inputs()), outputs(c.outputs / c.groups), room(16 * micro::vectors(outputs)),
@@ -30,7 +32,8 @@ struct Plan {
     for (int64_t z = 0; z < c.kernel[0]; ++z)
       for (int64_t y = 0; y < c.kernel[1]; ++y)
         for (int64_t x = 0; x < (joined ? 1 : c.kernel[2]); ++x)
-          shift.push_back(((z * c.dilation[0] * c.size[1] + y * c.dilation[1]) * c.size[2] + x * c.dilation[2]) * c.channels);
+          rows.push_back((z * c.dilation[0] * c.size[1] + y * c.dilation[1]) * c.size[2] + x * c.dilation[2]);
+    for (int64_t r : rows) shift.push_back(r * c.channels);
   }
 };
 
@@ -56,8 +59,12 @@ class Fill {
  public:
   explicit Fill(const Plan& p) : p_(p), normals_(p.c.fill == MAX_NORMAL ? (p.c.taps() * p.inputs + 63) / 64 * 64 : 0) {}
 
-  // Fixes mean or maximum of the window's valid values. `sums` of the valid values of each pixel, or null.
-  void begin(const float* x, const float* sums, const Place& at, int64_t group, int64_t missing) {
+  // Fixes mean or maximum of the window's valid values; `known` is their sum, or null.
+  void begin(const float* x, const float* known, const Place& at, int64_t group, int64_t missing) {
+    if (known && p_.c.count_padding && std::isfinite(*known)) {
+      value_ = *known / float(p_.c.taps() * p_.inputs - missing);
+      return;
+    }
     const Convolution& c = p_.c;
     int64_t low[3], high[3], inside = 1;
     for (int a = 0; a < 3; ++a) {
@@ -78,10 +85,8 @@ class Fill {
     if (c.fill == MEAN) {
       const int64_t valid = (c.count_padding ? c.taps() : inside) * p_.inputs - missing;
       float sum = 0;
-      if (sums)
-        each([&](int64_t i, int64_t count) {
-          for (int64_t k = 0; k < count; ++k) sum += sums[i + k];
-        });
+      if (known)
+        sum = *known;
       else
         each([&](int64_t i, int64_t count) { sum += sum_valid(x + i * c.channels, count * p_.inputs); });
       value_ = sum / float(valid);
@@ -110,10 +115,8 @@ class Fill {
     int64_t k = 0;
     if (p_.c.fill == MEAN) {
       const F value = all(value_);
-      for (; k + 16 <= count; k += 16) {
-        const F v = load(from + k);
-        store(to + k, where_nan(v, value, v));
-      }
+      for (; k + 16 <= count; k += 16) replace(to + k, from + k, value);
+      if (k < count && count >= 16) return replace(to + count - 16, from + count - 16, value);
       for (; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_;
       return;
     }
@@ -121,6 +124,11 @@ class Fill {
   }
 
  private:
+  static void replace(float* to, const float* from, F value) {
+    const F v = load(from);
+    store(to, where_nan(v, value, v));
+  }
+
   // A function of the key, the window and the element: sixty-four elements share a draw of sixteen lanes.
   float normal(int64_t element) {
     const int64_t part = element / 64;
@@ -147,12 +155,11 @@ class Fill {
 class Batch {
  public:
   explicit Batch(const Plan& p)
-      : p_(p), fill_(p), pointers_(size_t(BATCH * p.segments)), packed_(size_t(BATCH * p.segments * p.length)),
-        apart_(p.direct ? 0 : size_t(2 * BATCH * p.room)) {}
+      : p_(p), fill_(p), pointers_(size_t(OTHERS * p.segments)), packed_(size_t(OTHERS * p.segments * p.length)),
+        apart_(p.direct ? 0 : size_t(BATCH * p.room)), mask_(p.c.background ? NAN_MASK : -1) {}
 
-  void start(const float* x, const float* weight, const float* bias, const int32_t* pixels, const float* sums, float* y,
-             int64_t group) {
-    x_ = x, weight_ = weight, bias_ = bias, pixels_ = pixels, sums_ = sums, y_ = y, group_ = group;
+  void start(const float* x, const float* weight, const float* bias, const int32_t* pixels, float* y, int64_t group) {
+    x_ = x, weight_ = weight, bias_ = bias, pixels_ = pixels, y_ = y, group_ = group;
   }
 
   void whole(const Place& at) {
@@ -162,10 +169,33 @@ class Batch {
     if (whole_ == BATCH) flush_whole();
   }
 
-  // A window that holds NaNs (`missing` of them) or touches the padding.
-  void other(const Place& at, int64_t missing) {
+  // A window inside the image that holds NaNs, `missing` of them; `sum` of its valid values, or null.
+  void partial(const Place& at, int64_t missing, const float* sum) {
+    if (!p_.joined) return other(at, missing, sum);
     const Convolution& c = p_.c;
-    if (missing) fill_.begin(x_, sums_, at, group_, missing);
+    fill_.begin(x_, sum, at, group_, missing);
+    const int64_t corner = (at.start[0] * c.size[1] + at.start[1]) * c.size[2] + at.start[2];
+    const float* base = x_ + corner * c.channels;
+    for (int r = 0; r < p_.segments; ++r) {
+      const int32_t* pixels = pixels_ + corner + p_.rows[size_t(r)];
+      int32_t dirty = 0;
+      for (int64_t k = 0; k < c.kernel[2]; ++k) dirty |= pixels[k];
+      const float* from = base + p_.shift[size_t(r)];
+      if (dirty & mask_) {
+        float* to = packed_.data() + size_t(used_++) * size_t(p_.length);
+        fill_.pack(to, from, p_.length, r * p_.length);
+        from = to;
+      }
+      pointers_[size_t(r * OTHERS + others_)] = from;
+    }
+    to_[1][others_++] = y_ + at.output * c.outputs;
+    if (others_ == OTHERS) flush_others();
+  }
+
+  // A window that touches the padding, and may hold NaNs.
+  void other(const Place& at, int64_t missing, const float* sum) {
+    const Convolution& c = p_.c;
+    if (missing) fill_.begin(x_, sum, at, group_, missing);
     int segment = 0;
     for (int64_t z = 0; z < c.kernel[0]; ++z)
       for (int64_t y = 0; y < c.kernel[1]; ++y) {
@@ -174,17 +204,17 @@ class Batch {
         const int64_t line = (iz * c.size[1] + iy) * c.size[2];
         if (p_.joined) {
           const float* from = in ? row(line, at.start[2], missing, segment) : zeros();
-          pointers_[size_t(segment++ * BATCH + others_)] = from;
+          pointers_[size_t(segment++ * OTHERS + others_)] = from;
         } else {
           for (int64_t k = 0; k < c.kernel[2]; ++k, ++segment) {
             const int64_t ix = at.start[2] + k * c.dilation[2];
             const float* from = in && ix >= 0 && ix < c.size[2] ? pixel(line + ix, segment) : zeros();
-            pointers_[size_t(segment * BATCH + others_)] = from;
+            pointers_[size_t(segment * OTHERS + others_)] = from;
           }
         }
       }
     to_[1][others_++] = y_ + at.output * c.outputs;
-    if (others_ == BATCH) flush_others();
+    if (others_ == OTHERS) flush_others();
   }
 
   void flush() {
@@ -202,7 +232,7 @@ class Batch {
     const float* from = x_ + (line + low) * c.channels;
     bool dirty = false;
     if (missing)
-      for (int64_t k = low; k < high; ++k) dirty |= (pixels_[line + k] & mask_()) != 0;
+      for (int64_t k = low; k < high; ++k) dirty |= (pixels_[line + k] & mask_) != 0;
     if (!dirty && low == first && high == last) return from;
     float* to = packed_.data() + size_t(used_++) * size_t(p_.length);
     const int64_t inputs = p_.inputs, element = segment * p_.length;
@@ -218,13 +248,11 @@ class Batch {
 
   const float* pixel(int64_t at, int segment) {
     const float* from = x_ + at * p_.c.channels;
-    if (!(pixels_[at] & mask_())) return from;
+    if (!(pixels_[at] & mask_)) return from;
     float* to = packed_.data() + size_t(used_++) * size_t(p_.length);
     fill_.pack(to, from, p_.inputs, segment * p_.length);
     return to;
   }
-
-  int32_t mask_() const { return p_.c.background ? NAN_MASK : -1; }
 
   const float* zeros() {
     if (zeros_.empty()) zeros_.assign(size_t(p_.length), 0.0f);
@@ -237,7 +265,7 @@ class Batch {
   }
 
   void flush_others() {
-    if (others_) compute({p_.segments, p_.length, nullptr, BATCH}, pointers_.data(), to_[1], others_);
+    if (others_) compute({p_.segments, p_.length, nullptr, OTHERS}, pointers_.data(), to_[1], others_);
     others_ = used_ = 0;
   }
 
@@ -255,7 +283,7 @@ class Batch {
 
   const Plan& p_;
   Fill fill_;
-  const float *x_ = nullptr, *weight_ = nullptr, *bias_ = nullptr, *sums_ = nullptr;
+  const float *x_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
   const int32_t* pixels_ = nullptr;
   float* y_ = nullptr;
   int64_t group_ = 0;
@@ -264,37 +292,77 @@ class Batch {
   float* to_[2][BATCH];
   std::vector<const float*> pointers_;
   std::vector<float> packed_, apart_, zeros_;
+  const int32_t mask_;
 };
 
-// One line of outputs: skipped windows become NaN, uniform ones the known vector, the others join the batch.
-void line(const Plan& p, Batch& batch, const int32_t* counts, float* y, const float* known, int64_t z, int64_t row) {
-  const Convolution& c = p.c;
-  const int64_t taps = c.taps();
-  Place at{{z * c.stride[0] - c.before[0], row * c.stride[1] - c.before[1], 0}, 0};
-  int64_t deep = 1;
-  bool all_in = true;
-  for (int a = 0; a < 2; ++a) {
-    const int64_t in = c.inside(a, at.start[a]).count();
-    deep *= in;
-    all_in &= in == c.kernel[a];
-  }
-  const int64_t extent = (c.kernel[2] - 1) * c.dilation[2];
-  const int32_t mask = c.background ? NAN_MASK : -1;
-  for (int64_t o = 0; o < c.out[2]; ++o) {
-    at.start[2] = o * c.stride[2] - c.before[2];
-    at.output = (z * c.out[1] + row) * c.out[2] + o;
-    const int64_t missing = counts[o] & mask;
-    const bool in = all_in && at.start[2] >= 0 && at.start[2] + extent < c.size[2];
-    int64_t least = c.least[taps];
-    if (!c.count_padding && !in) least = c.least[deep * c.inside(2, at.start[2]).count()];
-    if (missing >= least)
-      std::fill_n(y + at.output * c.outputs, p.outputs, std::numeric_limits<float>::quiet_NaN());
-    else if (known && in && (counts[o] >> UNIFORM_BIT) == taps)
-      std::memcpy(y + at.output * c.outputs, known, 4 * size_t(p.outputs));
-    else if (in && !missing)
-      batch.whole(at);
+// Sums of the valid values of the windows of one line, from those of the pixels.
+void sum_line(const Convolution& c, const float* sums, int64_t z, int64_t y, std::vector<float>& across, float* to) {
+  const int64_t width = c.size[2];
+  const int64_t start[2] = {z * c.stride[0] - c.before[0], y * c.stride[1] - c.before[1]};
+  const Inside iz = c.inside(0, start[0]), iy = c.inside(1, start[1]);
+  across.assign(size_t(width), 0.0f);
+  for (int64_t kz = iz.low; kz < iz.high; ++kz)
+    for (int64_t ky = iy.low; ky < iy.high; ++ky) {
+      const float* from = sums + ((start[0] + kz * c.dilation[0]) * c.size[1] + start[1] + ky * c.dilation[1]) * width;
+      for (int64_t k = 0; k < width; ++k) across[size_t(k)] += from[k];
+    }
+  std::fill_n(to, c.out[2], 0.0f);
+  for (int64_t k = 0; k < c.kernel[2]; ++k) {
+    const int64_t shift = k * c.dilation[2] - c.before[2], step = c.stride[2];
+    const int64_t low = shift >= 0 ? 0 : (-shift + step - 1) / step;
+    const int64_t high = std::min(c.out[2], shift >= width ? 0 : (width - shift + step - 1) / step);
+    const float* from = across.data() + shift;
+    if (step == 1)
+      for (int64_t o = low; o < high; ++o) to[o] += from[o];
     else
-      batch.other(at, missing);
+      for (int64_t o = low; o < high; ++o) to[o] += from[o * step];
+  }
+}
+
+// One line of outputs: skipped windows become NaN, uniform ones the known vector, the others join the batch.
+void line(const Plan& p, Batch& batch, const int32_t* counts, const float* sums, float* y, const float* known, int64_t z,
+          int64_t row) {
+  const Convolution& c = p.c;
+  const int64_t taps = c.taps(), out = c.out[2];
+  Place at{{z * c.stride[0] - c.before[0], row * c.stride[1] - c.before[1], 0}, (z * c.out[1] + row) * out};
+  const int64_t deep[2] = {c.inside(0, at.start[0]).count(), c.inside(1, at.start[1]).count()};
+  // Windows that do not touch the padding: from `first` to before `last`.
+  const int64_t reach = c.size[2] + c.before[2] - (c.kernel[2] - 1) * c.dilation[2] - 1;
+  const bool in = deep[0] == c.kernel[0] && deep[1] == c.kernel[1] && reach >= 0;
+  const int64_t first = in ? std::min(out, (std::max<int64_t>(c.before[2], 0) + c.stride[2] - 1) / c.stride[2]) : out;
+  const int64_t last = in ? std::min(out, reach / c.stride[2] + 1) : out;
+  const int32_t mask = c.background ? NAN_MASK : -1;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  y += at.output * c.outputs;
+  for (int64_t o = 0; o < out; ++o) {
+    const int64_t missing = counts[o] & mask;
+    const bool inner = o >= first && o < last;
+    int64_t least = c.least[taps];
+    if (!c.count_padding && !inner) least = c.least[deep[0] * deep[1] * c.inside(2, o * c.stride[2] - c.before[2]).count()];
+    if (missing >= least) {
+      if (c.groups > 1 || !(c.count_padding || inner)) {
+        std::fill_n(y + o * c.outputs, p.outputs, nan);
+        continue;
+      }
+      int64_t upto = o + 1;  // neighbours that are skipped too are filled in one go
+      while (upto < out && (counts[upto] & mask) >= least && (c.count_padding || upto < last)) ++upto;
+      std::fill(y + o * c.outputs, y + upto * c.outputs, nan);
+      o = upto - 1;
+      continue;
+    }
+    if (known && inner && (counts[o] >> UNIFORM_BIT) == taps) {
+      std::memcpy(y + o * c.outputs, known, 4 * size_t(p.outputs));
+      continue;
+    }
+    Place here = at;
+    here.start[2] = o * c.stride[2] - c.before[2];
+    here.output += o;
+    if (!inner)
+      batch.other(here, missing, sums ? sums + o : nullptr);
+    else if (missing)
+      batch.partial(here, missing, sums ? sums + o : nullptr);
+    else
+      batch.whole(here);
   }
 }
 
@@ -307,7 +375,7 @@ bool background_output(const Plan& p, Batch& batch, const int32_t* counts, float
     Place at{{}, i};
     for (int a = 0; a < 3; ++a) at.start[a] = o[a] * c.stride[a] - c.before[a];
     if (const int64_t missing = counts[i] & NAN_MASK)
-      batch.other(at, missing);
+      batch.partial(at, missing, nullptr);
     else
       batch.whole(at);
     batch.flush();
@@ -357,6 +425,7 @@ NAN_API int64_t nan_pack(const Convolution* c, const float* weight, const int64_
 NAN_API int64_t nan_convolve(const Convolution* given) {
   const Convolution& c = *given;
   const Plan plan(c);
+  large_pages(c.y, 4 * c.n * c.places() * c.outputs);
   const int64_t lines = c.out[0] * c.out[1], planes = c.n * c.groups;
   const int64_t pack = nan_pack_size(given) / c.groups;
   std::vector<std::vector<float>> known(c.background ? size_t(planes) : 0);
@@ -376,11 +445,11 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
 #pragma omp parallel num_threads(c.threads)
   {
     Batch batch(plan);
+    std::vector<float> across, line_sums(size_t(c.out[2]));
     const auto begin = [&](int64_t plane) {
       const int64_t n = plane / c.groups, g = plane % c.groups;
       batch.start(c.x + n * c.volume() * c.channels + g * plan.inputs, c.weight + g * pack,
-                  c.weight + (g + 1) * pack - plan.room, c.pixels + plane * c.volume(),
-                  sums.empty() ? nullptr : sums.data() + plane * c.volume(), c.y + n * c.places() * c.outputs + g * plan.outputs, g);
+                  c.weight + (g + 1) * pack - plan.room, c.pixels + plane * c.volume(), c.y + n * c.places() * c.outputs + g * plan.outputs, g);
     };
     if (c.background)
 #pragma omp for schedule(dynamic, 1)
@@ -401,7 +470,8 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
         }
         float* y = c.y + plane / c.groups * c.places() * c.outputs + plane % c.groups * plan.outputs;
         const float* vector = c.background && !known[size_t(plane)].empty() ? known[size_t(plane)].data() : nullptr;
-        line(plan, batch, c.windows + i * c.out[2], y, vector, at / c.out[1], at % c.out[1]);
+        if (!sums.empty()) sum_line(c, sums.data() + plane * c.volume(), at / c.out[1], at % c.out[1], across, line_sums.data());
+        line(plan, batch, c.windows + i * c.out[2], sums.empty() ? nullptr : line_sums.data(), y, vector, at / c.out[1], at % c.out[1]);
       }
       batch.flush();
     }

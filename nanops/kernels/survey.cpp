@@ -11,16 +11,11 @@ namespace {
 int64_t row(const Convolution& c, const float* x, const float* background, int32_t* pixels) {
   const int64_t width = c.size[2], inputs = c.inputs();
   int64_t total = 0;
-  const bool any = nans(x, width * c.channels) > 0;
   for (int64_t g = 0; g < c.groups; ++g) {
     int32_t* p = pixels + g * c.volume();
-    if (!any && !background) {
-      std::fill(p, p + width, 0);
-      continue;
-    }
     const float* v = x + g * inputs;
     for (int64_t i = 0; i < width; ++i, v += c.channels) {
-      const int32_t found = any ? nans(v, inputs) : 0;
+      const int32_t found = pixel_nans(v, inputs);
       total += found;
       p[i] = found;
       if (background && !std::memcmp(v, background + g * inputs, 4 * size_t(inputs))) p[i] += UNIFORM;
