@@ -41,20 +41,17 @@ void dirty(const std::vector<Tap>& taps, int64_t at, const float* bias, int64_t 
     total = fma(valid, w, total);
     holes = fma(hole, w, holes);
   }
-  alignas(64) float count[16], mean[16], result[16];  // a whole window keeps its total, to the bit
-  const F filled = sum / (all(float(size)) + all(-1.0f) * missing);
+  const F filled = sum / (all(float(size)) + all(-1.0f) * missing), result = fma(filled, holes, total);
+  const F last = all(float(std::min<int64_t>(least, size + 1)));
+  store(y, where_less(missing, last, result, all(std::numeric_limits<float>::quiet_NaN())));
+  alignas(64) float count[16];
   store(count, missing);
-  store(mean, filled);
-  store(result, fma(filled, holes, total));
-  for (int l = 0; l < 16; ++l) {
-    skipped[l] = int64_t(count[l]) >= least;
-    if (skipped[l])
-      y[l] = std::numeric_limits<float>::quiet_NaN();
-    else if (!std::isfinite(mean[l]) || !std::isfinite(result[l]))
-      y[l] = one(taps, at + l, bias[at + l], size, least, skipped[l]);
-    else
-      y[l] = result[l];
-  }
+  for (int l = 0; l < 16; ++l) skipped[l] = int64_t(count[l]) >= least;
+  // A sum that overflowed, or infinities in the input: x - x is NaN.
+  const F odd = where_less(missing, last, result + all(-1.0f) * result, all(0.0f));
+  if (!count_nan(odd)) return;
+  for (int l = 0; l < 16; ++l)
+    if (!skipped[l]) y[l] = one(taps, at + l, bias[at + l], size, least, skipped[l]);
 }
 
 }  // namespace
