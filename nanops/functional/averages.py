@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nanops.errors import InputError
-from nanops.functional.presence import known_clean
+from nanops.functional.presence import known_clean, laid_out_as
 
 
 def average_valid(average: Callable[[Tensor], Tensor], x: Tensor, threshold: float) -> Tensor:
@@ -29,8 +29,9 @@ def average_valid(average: Callable[[Tensor], Tensor], x: Tensor, threshold: flo
     nothing = left == 0
     dropped = nothing if threshold == 1 else nothing | (lost >= threshold)
     renormalised = average(values.double()) / torch.where(nothing, 1, left)
-    found = torch.where(lost == 0, average(values), renormalised.to(x.dtype))
-    return torch.where(dropped, torch.nan, found)
+    own = average(values)
+    found = torch.where(lost == 0, own, renormalised.to(own.dtype))
+    return laid_out_as(own, torch.where(dropped, torch.nan, found))
 
 
 def check_threshold(threshold: float) -> None:

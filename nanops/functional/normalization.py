@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanops.errors import InputError
-from nanops.functional.presence import check_floating, kept_in_place, known_clean
+from nanops.functional.presence import check_floating, kept_in_place, known_clean, laid_out_as
 
 
 def nan_batch_norm(
@@ -195,7 +195,7 @@ def _normalize(
         z = z + bias
     # NaN comes last, so that no product with it has a gradient.
     aware = torch.where(x.isnan(), torch.nan, z).to(plain.dtype)
-    return torch.where(broken.expand_as(grouped).reshape(x.shape), aware, plain)
+    return laid_out_as(plain, torch.where(broken.expand_as(grouped).reshape(x.shape), aware, plain))
 
 
 def _moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:

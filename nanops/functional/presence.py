@@ -41,4 +41,10 @@ def kept_in_place(operator: Callable[[Tensor], Tensor], x: Tensor, *parameters: 
     if not learning or known_clean(x):
         return operator(x)
     missing = x.isnan()
-    return torch.where(missing, torch.nan, operator(torch.where(missing, 0, x)))
+    y = operator(torch.where(missing, 0, x))
+    return laid_out_as(y, torch.where(missing, torch.nan, y))
+
+
+def laid_out_as(own: Tensor, y: Tensor) -> Tensor:
+    """Return y with the strides of torch's own result, so that no layout depends on whether there is a NaN."""
+    return y if y.stride() == own.stride() else torch.empty_like(own).copy_(y)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nanops.errors import InputError, nearest
 from nanops.functional.averages import average_valid, check_threshold
-from nanops.functional.presence import check_floating
+from nanops.functional.presence import check_floating, laid_out_as
 
 AXES = {"nearest": (1, 2, 3), "nearest-exact": (1, 2, 3), "linear": (1,), "bilinear": (2,), "trilinear": (3,)}
 
@@ -63,7 +63,8 @@ def _copied(resize: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return resize(x)
     missing = x.isnan()
     # A NaN has no gradient to send back to the one it was copied from.
-    return torch.where(resize(missing.to(x.dtype)) > 0, torch.nan, resize(torch.where(missing, 0, x)))
+    y = resize(torch.where(missing, 0, x))
+    return laid_out_as(y, torch.where(resize(missing.to(x.dtype)) > 0, torch.nan, y))
 
 
 def check_mode(mode: str) -> None:
