@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from analyses import provenance
-from analyses.benchmarks import nan_conv
+from analyses.benchmarks import nan_conv, nan_pool
 from analyses.benchmarks.config import cores
 from analyses.benchmarks.nan_conv import COLUMNS, Row, Setting
 from analyses.benchmarks.record import load_average
@@ -19,7 +19,10 @@ from analyses.figures.nan_benchmark import markdown
 from analyses.results_files import write_rows
 from nanops import kernels
 
-MEASURES: dict[str, Callable[[Setting, Callable[[str], None]], list[Row]]] = {"nan_conv": nan_conv.run}
+MEASURES: dict[str, Callable[[Setting, Callable[[str], None]], list[Row]]] = {
+    "nan_conv": nan_conv.run,
+    "nan_pool": nan_pool.run,
+}
 WHAT = tuple(MEASURES)
 ABOUT = (
     "rows: medians of the times of one call; stock: torch's own operator on the same values without NaN, in the faster "

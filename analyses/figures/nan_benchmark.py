@@ -26,7 +26,7 @@ def markdown(rows: Rows) -> list[str]:
 
 def _cell(row: Mapping[str, str]) -> str:
     spread = f"({number(row['speed_up_low'])} to {number(row['speed_up_high'])})"
-    share = float(row["skipped"])
+    share = float(row["skipped"] or 0)
     ideal = f"; {100 * share:.0f} % skipped, ideal {number(row['ideal'])}" if share else ""
-    bound = f"; bound {row['least']}: {'met' if row['met'] == 'True' else 'NOT MET'}" if row["least"] else ""
+    bound = f"; bound {number(row['least'])}: {'met' if row['met'] == 'True' else 'NOT MET'}" if row["least"] else ""
     return f"**{number(row['speed_up'])}** {spread}{ideal}{bound}"
