@@ -40,13 +40,19 @@ def finish(
 
 
 def overridable(function: F) -> F:
-    """Return a function that others can stand in for, as torch's own: a symbolic trace, or a subclass of Tensor."""
+    """Return a function that torch treats as its own: a symbolic trace or a subclass of Tensor, autocast, jit.trace."""
 
     @wraps(function)
     def checked(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any) -> Any:
         tensors = (x, weight, bias)
         if has_torch_function(tensors):
             return handle_torch_function(checked, tensors, x, weight, bias, *args, **options)
+        kind = x.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+            to = torch.get_autocast_dtype(kind)
+            with torch.autocast(kind, enabled=False):  # the sums inside stay in float32
+                cast_bias = None if bias is None else bias.to(to)
+                return checked(x.to(to), weight.to(to), cast_bias, *args, **options)
         if not tracing():
             return function(x, weight, bias, *args, **options)
         with warnings.catch_warnings():  # shapes are checked once, while tracing

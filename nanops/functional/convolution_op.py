@@ -26,9 +26,6 @@ def call(
         x: (N, C, *size).
         key: Of the draws of approach B, two words in int64.
     """
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        to = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(to), weight.to(to), None if bias is None else bias.to(to)
     if _captured(x) or (_learns(x, weight, bias) and (rule.uniform or any_nan(x.detach()))):
         return convolution(x, weight, bias, key, *_settings(geometry, rule))
     return core.run(x, weight, bias, geometry, rule, _words(key))
