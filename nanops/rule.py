@@ -38,7 +38,7 @@ class Rule:
             raise InputError(f"Expected a threshold in (0, 1], got {self.threshold}.")
         if self.fill not in FILLS:
             hint = nearest(self.fill, FILLS)
-            raise InputError(f"Expected fill to be one of {', '.join(FILLS)}, got {self.fill!r}{hint or '.'}")
+            raise InputError(f"Expected fill to be one of {', '.join(FILLS)}, got {self.fill!r}{hint}")
         if not 0 <= self.sigma < float("inf"):
             raise InputError(f"Expected a sigma of 0 or more, got {self.sigma}.")
 
