@@ -41,6 +41,7 @@ from mcaprobe.streams import Stream
 
 aten = torch.ops.aten
 
+
 class Perturbation(TorchDispatchMode):
     """The block in which operators are perturbed.
 
