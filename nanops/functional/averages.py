@@ -1,0 +1,44 @@
+"""What is a weighted mean of the valid values? For every operator of torch that averages neighbours."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nanops.errors import InputError
+from nanops.functional.presence import known_clean, laid_out_as
+
+
+def average_valid(average: Callable[[Tensor], Tensor], x: Tensor, threshold: float) -> Tensor:
+    """Return average(x) with the weights of NaN left out and the others renormalised, in the dtype of x.
+
+    Where no NaN has any weight the result has the bits of torch's own. Elsewhere values and weights are averaged in
+    float64, by the same kernel, so that the weights of numerator and denominator agree; the result is rounded once.
+
+    Args:
+        average: A linear operator of torch with weights that are not negative and add up to 1.
+        threshold: The result is NaN where the weight of NaN is at least this; exactly 1 means all of the weight.
+    """
+    if known_clean(x):
+        return average(x)
+    missing = x.isnan()
+    values = torch.where(missing, 0, x)
+    lost = average(missing.double())
+    left = average((~missing).double())
+    # The weights of NaN may add up to 1 less an ulp, whereas those of no valid value add up to 0 exactly.
+    nothing = left == 0
+    dropped = nothing if threshold == 1 else nothing | (lost >= threshold)
+    renormalised = average(values.double()) / torch.where(nothing, 1, left)
+    own = average(values)
+    found = torch.where(lost == 0, own, renormalised.to(own.dtype))
+    return laid_out_as(own, torch.where(dropped, torch.nan, found))
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse a share that no weight, or every weight, reaches.
+
+    Raises:
+        InputError: a threshold that is not in (0, 1].
+    """
+    if not 0 < threshold <= 1:
+        raise InputError(f"Expected a threshold in (0, 1], got {threshold}.")
