@@ -17,18 +17,21 @@ class Call:
         windows: Windows of a sample, over all groups.
         skipped: Those whose output is NaN because too much of the window is.
         uniform: Those filled with the known output of a window of background.
-        macs: Multiply-accumulates that a dense operator makes for one window.
+        macs: Multiply-accumulates that a dense operator makes for one window; their mean where windows differ, as those
+            of a transposed convolution do.
         executed: Multiply-accumulates that were made for each sample by the kernel that ran.
         route: That kernel: "stock", "compiled" or "torch".
+        spared: Multiply-accumulates of the skipped windows; None for skipped times macs.
     """
 
     operator: str
     windows: int
     skipped: Tensor
     uniform: Tensor
-    macs: int
+    macs: float
     executed: Tensor
     route: str
+    spared: Tensor | None = None
 
 
 _listeners: ContextVar[tuple[list[Call], ...]] = ContextVar("listeners", default=())

@@ -8,6 +8,9 @@ from torch import Tensor
 from nanops.errors import InputError
 from nanops.functional.presence import known_clean, laid_out_as
 
+# Weights that add up to the threshold in real arithmetic reach it, whichever kernel of torch adds them up.
+ROUNDING = 2.0**-40
+
 
 def average_valid(average: Callable[[Tensor], Tensor], x: Tensor, threshold: float) -> Tensor:
     """Return average(x) with the weights of NaN left out and the others renormalised, in the dtype of x.
@@ -17,19 +20,16 @@ def average_valid(average: Callable[[Tensor], Tensor], x: Tensor, threshold: flo
 
     Args:
         average: A linear operator of torch with weights that are not negative and add up to 1.
-        threshold: The result is NaN where the weight of NaN is at least this; exactly 1 means all of the weight.
+        threshold: The result is NaN where the weight of NaN is at least this, up to 2^-40; 1 means all of the weight.
     """
     if known_clean(x):
         return average(x)
     missing = x.isnan()
     values = torch.where(missing, 0, x)
-    lost = average(missing.double())
-    left = average((~missing).double())
-    # The weights of NaN may add up to 1 less an ulp, whereas those of no valid value add up to 0 exactly.
-    nothing = left == 0
-    dropped = nothing if threshold == 1 else nothing | (lost >= threshold)
-    renormalised = average(values.double()) / torch.where(nothing, 1, left)
     own = average(values)
+    lost = average(missing.double())
+    dropped = lost >= threshold - ROUNDING
+    renormalised = average(values.double()) / torch.where(dropped, 1, average((~missing).double()))
     found = torch.where(lost == 0, own, renormalised.to(own.dtype))
     return laid_out_as(own, torch.where(dropped, torch.nan, found))
 

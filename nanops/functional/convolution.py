@@ -1,35 +1,54 @@
-"""NaN convolution: windows that are mostly NaN are skipped, the NaNs of the others are filled (paper, sections 4 and 5)."""
+"""NaN convolution: windows that are mostly NaN are skipped, the NaNs of others filled (paper, sections 4 and 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Generator, Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from nanops.errors import InputError
-from nanops.functional.convolution_core import convolution
+from nanops.functional.convolution_op import call
+from nanops.functional.geometry import Geometry
 from nanops.rule import Rule
-from nanops.windows import Size, Windows, expand, same_padding
+from nanops.windows import Size, expand, same_padding
 
-_STOCK = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _nan_conv(
-    dims: int, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size | str, dilation: Size, groups: int,
-    rule: Rule, generator: Generator | None, return_skipped: bool,
+    dims: int, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size | str, dilation: Size,
+    groups: int, rule: Rule, generator: Generator | None, return_skipped: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     batched = check(dims, x, weight, bias, groups)
-    kernel = tuple(weight.shape[2:])
     d, s = expand(dilation, dims, "dilation"), expand(stride, dims, "stride")
-    before, after = _padding(padding, kernel, d, s)
-    x = x if batched else x[None]
-    windows = Windows(tuple(x.shape[2:]), kernel, s, before, after, d)
-    y, skipped = convolution(
-        x, weight, bias, windows, groups, rule, key(rule, generator), f"nan_conv{dims}d",
-        lambda: _STOCK[dims](x, weight, bias, s, padding, d, groups),  # type: ignore[operator]
-    )  # fmt: skip
+    before, after = _padding(padding, tuple(weight.shape[2:]), d, s)
+    return finish(x, weight, bias, Geometry(s, before, after, d, groups), rule, generator, batched, return_skipped)
+
+
+def finish(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, generator: Generator | None,
+    batched: bool, return_skipped: bool,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    """Return the result, and where windows were skipped if that is asked for."""
+    y, skipped = call(x if batched else x[None], weight, bias, geometry, rule, key(rule, generator))
     if not batched:
         y, skipped = y[0], skipped[0]
     return (y, skipped) if return_skipped else y
+
+
+def overridable(function: F) -> F:
+    """Return a function that others can stand in for, as torch's own: a symbolic trace, or a subclass of Tensor."""
+
+    @wraps(function)
+    def checked(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any) -> Any:
+        tensors = (x, weight, bias)
+        if has_torch_function(tensors):
+            return handle_torch_function(checked, tensors, x, weight, bias, *args, **options)
+        return function(x, weight, bias, *args, **options)
+
+    return cast(F, checked)
 
 
 def check(dims: int, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, transposed: bool = False) -> bool:
@@ -60,18 +79,17 @@ def check(dims: int, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int
     return x.ndim == dims + 2
 
 
-def key(rule: Rule, generator: Generator | None) -> tuple[int, int]:
-    """Return the key of this call's draws; the only thing that is taken from the generator.
+def key(rule: Rule, generator: Generator | None) -> Tensor | None:
+    """Return the key of this call's draws, two words in int64; the only thing that is taken from the generator.
 
     Raises:
         InputError: draws are asked for and there is no generator; the global one is never used.
     """
     if rule.fill != "max_normal":
-        return 0, 0
+        return None
     if generator is None:
         raise InputError("Expected a torch.Generator for fill='max_normal', got None.")
-    words = torch.randint(1 << 32, (2,), generator=generator, device=generator.device).tolist()
-    return words[0], words[1]
+    return torch.randint(1 << 32, (2,), generator=generator, device=generator.device)
 
 
 def _padding(
@@ -89,20 +107,22 @@ def _padding(
     return same_padding(kernel, dilation)
 
 
+@overridable
 def nan_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
-    groups: int = 1, *, threshold: float = 0.5, fill: str = "mean", sigma: float = 1e-3, generator: Generator | None = None,
-    count_padding: bool = True, uniform: bool = False, return_skipped: bool = False,
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size | str = 0,
+    dilation: Size = 1, groups: int = 1, *, threshold: float = 0.5, fill: str = "mean", sigma: float = 1e-3,
+    generator: Generator | None = None, count_padding: bool = True, uniform: bool = False, return_skipped: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """NaN convolution of signals, (N, C, L) or (C, L); all else as `nan_conv2d`."""
     rule = Rule(threshold, fill, sigma, count_padding, uniform)
     return _nan_conv(1, x, weight, bias, stride, padding, dilation, groups, rule, generator, return_skipped)
 
 
+@overridable
 def nan_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
-    groups: int = 1, *, threshold: float = 0.5, fill: str = "mean", sigma: float = 1e-3, generator: Generator | None = None,
-    count_padding: bool = True, uniform: bool = False, return_skipped: bool = False,
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size | str = 0,
+    dilation: Size = 1, groups: int = 1, *, threshold: float = 0.5, fill: str = "mean", sigma: float = 1e-3,
+    generator: Generator | None = None, count_padding: bool = True, uniform: bool = False, return_skipped: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """Return a convolution that is NaN where windows are mostly NaN, and elsewhere that of the filled window.
 
@@ -138,10 +158,11 @@ def nan_conv2d(
     return _nan_conv(2, x, weight, bias, stride, padding, dilation, groups, rule, generator, return_skipped)
 
 
+@overridable
 def nan_conv3d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1,
-    groups: int = 1, *, threshold: float = 0.5, fill: str = "mean", sigma: float = 1e-3, generator: Generator | None = None,
-    count_padding: bool = True, uniform: bool = False, return_skipped: bool = False,
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size | str = 0,
+    dilation: Size = 1, groups: int = 1, *, threshold: float = 0.5, fill: str = "mean", sigma: float = 1e-3,
+    generator: Generator | None = None, count_padding: bool = True, uniform: bool = False, return_skipped: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """NaN convolution of volumes, (N, C, D, H, W) or (C, D, H, W); all else as `nan_conv2d`."""
     rule = Rule(threshold, fill, sigma, count_padding, uniform)

@@ -1,7 +1,6 @@
 """Which kernel runs a NaN convolution? The stock one where nothing is NaN, the compiled one, or torch operations."""
 
 import warnings
-from collections.abc import Callable
 from functools import cache
 from math import prod
 
@@ -10,89 +9,141 @@ from torch import Tensor
 
 from nanops import kernels, ledger
 from nanops.functional import convolution_torch
+from nanops.functional.geometry import Geometry, Part
 from nanops.kernels.convolution import Job, any_nan, serves
 from nanops.rule import Rule
-from nanops.windows import Windows
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+Done = tuple[Part, Tensor, Tensor, Job | None]  # a part, its result, where it skipped, and the kernel's call
 
 
-def convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int, rule: Rule, key: tuple[int, int],
-    operator: str, stock: Callable[[], Tensor],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+def run(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Return the result, (N, O, *out), and where windows were skipped, boolean (N, groups, *out).
+
+    Gradients pass where nothing is NaN and `uniform` is off: there it is torch's own call.
 
     Args:
         x: (N, C, *size).
         key: Of the draws of approach B.
-        operator: Name for the ledger.
-        stock: Torch's own call, for inputs without NaN.
     """
-    counts = windows.counts
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        return _differentiable(x, weight, bias, windows, groups, rule, key, operator, stock)
-    nothing = x.numel() == 0
-    if nothing or not (rule.uniform or any_nan(x)):
-        y = stock()
-        skipped = torch.zeros((x.shape[0], groups, *counts), dtype=torch.bool, device=x.device)
-        _note(operator, windows, weight, groups, skipped, None, "stock")
-        return y, skipped
+    out, known = geometry.out(x, weight), rule.uniform and serves(x)
+    if x.numel() == 0 or not (known or any_nan(x)):
+        return _stock(x, weight, bias, geometry, out)
     if not serves(x):
         if x.device.type == "cpu" and kernels.library() is None:
             _announce()
-        y, skipped = convolution_torch.convolve(x, weight, bias, windows, groups, rule, key)
-        _note(operator, windows, weight, groups, skipped, None, "torch")
+        y, skipped, done = in_torch(x, weight, bias, geometry, rule, key)
+        _note(geometry, out, skipped, done, "torch")
         return y.contiguous(memory_format=memory_format(x, weight)), skipped
-    job = Job(x, weight, windows, groups, rule, key)
-    if job.found.nans == 0 and job.found.uniform * 4 < prod(job.counts.shape):
-        y = stock()
-        skipped = torch.zeros((x.shape[0], groups, *counts), dtype=torch.bool)
-        _note(operator, windows, weight, groups, skipped, None, "stock")
-        return y, skipped
-    y = job.convolve(bias, x.dtype).contiguous(memory_format=memory_format(x, weight))
-    skipped = job.skipped
-    _note(operator, windows, weight, groups, skipped, job, "compiled")
-    return y, skipped
+    x32 = x.detach().movedim(1, -1).to(torch.float32).contiguous().movedim(-1, 1)  # once for all parts
+    parts = list(geometry.parts(x32, weight.detach()))
+    jobs = [
+        None if p.windows is None else Job(x32, p.weight, p.windows, geometry.groups, rule, phase_key(key, p))
+        for p in parts
+    ]
+    found = [job.found for job in jobs if job is not None]
+    if all(f.nans == 0 for f in found) and sum(f.uniform for f in found) * 4 < x.shape[0] * geometry.groups * prod(out):
+        return _stock(x, weight, bias, geometry, out)
+    done = [
+        (p, *_bias_only(x, bias, geometry, weight), None) if job is None
+        else (p, job.convolve(bias, x.dtype), job.skipped, job)
+        for p, job in zip(parts, jobs, strict=True)
+    ]  # fmt: skip
+    y, skipped = _assemble(x, weight, geometry, done)
+    _note(geometry, out, skipped, done, "compiled")
+    return y.contiguous(memory_format=memory_format(x, weight)), skipped
+
+
+def in_torch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: tuple[int, int]
+) -> tuple[Tensor, Tensor, list[Done]]:
+    """Return result and mask in torch operations, through which gradients pass; and the parts they consist of."""
+    done: list[Done] = []
+    for p in geometry.parts(x, weight):
+        if p.windows is None:
+            done.append((p, *_bias_only(x, bias, geometry, weight), None))
+            continue
+        route = convolution_torch.convolve
+        done.append((p, *route(x, p.weight, bias, p.windows, geometry.groups, rule, phase_key(key, p)), None))
+    return *_assemble(x, weight, geometry, done), done
+
+
+def phase_key(key: tuple[int, int], part: Part) -> tuple[int, int]:
+    """Return the key of the draws of one part, that of the call for the first."""
+    return key[0], key[1] ^ part.number
 
 
 def memory_format(x: Tensor, weight: Tensor) -> torch.memory_format:
     """Return the format of torch's own result: channels last where x or the weight is."""
+    if x.dtype == torch.float64 and x.ndim == 5:
+        return torch.contiguous_format
     last = _FORMATS.get(x.ndim)
-    if last is not None:
-        for t in (x, weight):
-            if t.is_contiguous(memory_format=last) and not t.is_contiguous():
-                return last
-    return torch.contiguous_format
+    return last if last is not None and (_channels_last(x) or _channels_last(weight)) else torch.contiguous_format
 
 
-def _differentiable(
-    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int, rule: Rule, key: tuple[int, int],
-    operator: str, stock: Callable[[], Tensor],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    if not bool(x.detach().isnan().any()):
-        y = stock()
-        skipped = torch.zeros((x.shape[0], groups, *windows.counts), dtype=torch.bool, device=x.device)
-        _note(operator, windows, weight, groups, skipped, None, "stock")
-        return y, skipped
-    y, skipped = convolution_torch.convolve(x, weight, bias, windows, groups, rule, key)
-    _note(operator, windows, weight, groups, skipped, None, "torch")
-    return y.contiguous(memory_format=memory_format(x, weight)), skipped
+def _channels_last(x: Tensor) -> bool:
+    """Return whether torch suggests channels last for x: by its strides, also where there are gaps between them."""
+    least = 0
+    for axis in (1, *range(x.ndim - 1, 1, -1), 0):
+        size, stride = x.shape[axis], x.stride(axis)
+        if size == 0 or stride < least or (axis == 0 and least == x.stride(1)):
+            return False
+        least = stride * size if size > 1 else stride
+    return True
 
 
-def _note(
-    operator: str, windows: Windows, weight: Tensor, groups: int, skipped: Tensor, job: Job | None, route: str
-) -> None:
+def _stock(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, out: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    y = geometry.stock(x, weight, bias)
+    skipped = torch.zeros((x.shape[0], geometry.groups, *out), dtype=torch.bool, device=x.device)
+    if ledger.listening():
+        done: list[Done] = [(p, y, skipped[p.where], None) for p in geometry.parts(x, weight)]
+        _note(geometry, out, skipped, done, "stock")
+    return y, skipped
+
+
+def _bias_only(x: Tensor, bias: Tensor | None, geometry: Geometry, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what outputs are that nothing reaches, and that they are not skipped; each with one entry a position."""
+    ones = (1,) * (x.ndim - 2)
+    y = x.new_zeros((1, geometry.outputs(weight), *ones)) if bias is None else bias.reshape(1, -1, *ones)
+    return y, torch.zeros((1, 1, *ones), dtype=torch.bool, device=x.device)
+
+
+def _assemble(x: Tensor, weight: Tensor, geometry: Geometry, done: list[Done]) -> tuple[Tensor, Tensor]:
+    if not geometry.transposed:
+        return done[0][1], done[0][2]
+    out = geometry.out(x, weight)
+    y = x.new_empty((x.shape[0], geometry.outputs(weight), *out))
+    y = y.contiguous(memory_format=memory_format(x, weight))
+    skipped = torch.empty((x.shape[0], geometry.groups, *out), dtype=torch.bool, device=x.device)
+    for part, result, where, _ in done:
+        y[part.where] = result
+        skipped[part.where] = where
+    return y, skipped
+
+
+def _note(geometry: Geometry, out: tuple[int, ...], skipped: Tensor, done: list[Done], route: str) -> None:
     if not ledger.listening():
         return
     each = skipped.flatten(1).sum(1).cpu()
-    total = prod(skipped.shape[1:])
-    uniform = torch.zeros_like(each) if job is None else job.uniform.flatten(1).sum(1)
-    macs = weight.shape[1] * windows.taps * (weight.shape[0] // groups)
-    executed = (total - each - uniform) * macs if route == "compiled" else torch.full_like(each, total * macs)
-    ledger.note(ledger.Call(operator, total, each, uniform, macs, executed, route))
+    uniform, executed, spared = torch.zeros_like(each), torch.zeros_like(each), torch.zeros_like(each)
+    windows = dense = 0
+    for part, _, where, job in done:
+        if part.windows is None:
+            continue
+        macs, count = geometry.macs(part), prod(part.windows.counts) * geometry.groups
+        gone = where.flatten(1).sum(1).cpu()
+        same = torch.zeros_like(each) if job is None else job.uniform.flatten(1).sum(1)
+        windows, dense, spared, uniform = windows + count, dense + count * macs, spared + gone * macs, uniform + same
+        executed += (count - gone - same) * macs if route == "compiled" else count * macs
+    macs_each = dense / windows if geometry.transposed and windows else dense // max(windows, 1)
+    ledger.note(ledger.Call(geometry.name, windows, each, uniform, macs_each, executed, route, spared))
 
 
 @cache
 def _announce() -> None:
-    warnings.warn(f"NaN convolutions run in torch operations, which are exact but slow: {kernels.absence()}.", stacklevel=2)
+    reason = kernels.absence()
+    warnings.warn(f"NaN convolutions run in torch operations, which are exact but slow: {reason}.", stacklevel=2)

@@ -1,7 +1,7 @@
 """The NaN convolution in torch operations: any device, any dtype, differentiable, and the route without a compiler.
 
-Approach A by its algebra, conv(x0, K) + mu conv(m, K) with x0 = x where NaN -> 0 and m the indicator of NaN; approach B,
-and inputs that hold infinities, window by window.
+Approach A by its algebra, conv(x0, K) + mu conv(m, K) with x0 = x where NaN -> 0 and m the indicator of NaN; approach
+B, and inputs that hold infinities, window by window.
 """
 
 from math import prod
@@ -36,7 +36,7 @@ def convolve(
     if rule.fill == "mean" and not bool(values.isinf().any()):
         y = _algebra(values, nan, missing, w, b, windows, groups, rule)
     else:
-        y = _gathered(values, w, b, windows, groups, rule, key)
+        y = _gathered(values, w, b, windows, groups, rule, key, skipped)
     full = skipped.repeat_interleave(weight.shape[0] // groups, dim=1)
     return torch.where(full, torch.nan, y).to(x.dtype), skipped
 
@@ -58,14 +58,26 @@ def _box(x: Tensor, windows: Windows) -> Tensor:
 
 
 def _stock(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int) -> Tensor:
-    ends = [(windows.before[a], windows.after[a]) for a in reversed(range(len(windows.size)))]
-    padded = torch.nn.functional.pad(x, [e for pair in ends for e in pair]) if any(map(any, ends)) else x
     conv = _CONV[len(windows.size)]
-    return conv(padded, weight, bias, stride=windows.stride, dilation=windows.dilation, groups=groups)  # type: ignore[operator,no-any-return]
+    return conv(_padded(x, windows), weight, bias, stride=windows.stride, dilation=windows.dilation, groups=groups)  # type: ignore[operator,no-any-return]
+
+
+def _padded(x: Tensor, windows: Windows) -> Tensor:
+    """Return the image with its padding; where that is negative, cut, and all of it may be cut."""
+    ends: list[int] = []
+    for axis, size in enumerate(windows.size):
+        before, after = windows.before[axis], windows.after[axis]
+        low, high = min(max(0, -before), size), max(0, min(size, size + after))
+        if high <= low:  # nothing of the image is in any window
+            low, high, before, after = 0, 0, size + before + after, 0
+        x = x.narrow(axis + 2, low, high - low)
+        ends = [max(0, before), max(0, after), *ends]
+    return torch.nn.functional.pad(x, ends) if any(ends) else x
 
 
 def _algebra(
-    x: Tensor, nan: Tensor, missing: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int, rule: Rule,
+    x: Tensor, nan: Tensor, missing: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int,
+    rule: Rule,
 ) -> Tensor:  # fmt: skip
     zeroed = torch.where(nan, 0.0, x)
     outputs, channels = weight.shape[0], weight.shape[1]
@@ -80,17 +92,19 @@ def _algebra(
 
 
 def _gathered(
-    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int, rule: Rule, key: tuple[int, int]
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int, rule: Rule, key: tuple[int, int],
+    skipped: Tensor,
+) -> Tensor:  # fmt: skip
     n, dims = x.shape[0], len(windows.size)
     outputs, channels, taps = weight.shape[0], weight.shape[1], windows.taps
     index, inside = windows.indices(x.device)
     places = index.shape[0]
     flat = x.reshape(n, groups, channels, prod(windows.size))
     # Elements of a window in the order of the compiled kernel: taps first, then the channels of the group.
-    w = weight.flatten(2).unflatten(0, (groups, outputs // groups)).permute(0, 3, 2, 1).reshape(groups, taps * channels, -1)
+    w = weight.flatten(2).unflatten(0, (groups, outputs // groups)).permute(0, 3, 2, 1)
+    w = w.reshape(groups, taps * channels, -1)
     some = max(1, _BYTES // max(1, 8 * n * groups * channels * taps))
-    parts = []
+    parts, gone = [], skipped.flatten(2)[..., None]
     for first in range(0, places, some):
         at, within = index[first : first + some], inside[first : first + some]
         v = flat[..., at]  # (N, groups, channels, places, taps)
@@ -99,7 +113,9 @@ def _gathered(
         if not rule.count_padding:
             valid = valid & within.repeat_interleave(channels, dim=1)
         fill = _fill(v, valid, rule, key, first, groups)
-        parts.append(torch.where(v.isnan(), fill, v) @ w)
+        # What is skipped has no part in the gradients either, not even as 0 times infinity.
+        v = torch.where(gone[:, :, first : first + some], 0.0, torch.where(v.isnan(), fill, v))
+        parts.append(v @ w)
     y = torch.cat(parts, dim=2).movedim(3, 2).reshape(n, outputs, *windows.counts)
     return y if bias is None else y + bias.reshape(-1, *(1,) * dims)
 

@@ -32,7 +32,8 @@ def nan_interpolate(
     Args:
         x: (N, C, ...) with one to three spatial axes.
         mode: "nearest", "nearest-exact", "linear", "bilinear" or "trilinear"; torch's default is "nearest".
-        threshold: The result is NaN where the weight of NaN neighbours, in float64, is at least this; in (0, 1].
+        threshold: The result is NaN where the weight of NaN neighbours, in float64, is at least this (up to 2^-40, so
+            that no kernel's rounding decides); in (0, 1], and 1 means only where all of the weight is NaN's.
     Returns:
         The resized x in its dtype; torch's own bits where no NaN has any weight.
     Raises:

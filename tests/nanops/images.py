@@ -21,8 +21,8 @@ def images(draw, channels=None):
     """Draw a float64 image (N, C, *size) with any share of NaN, whole samples of it too."""
     sizes = draw(st.lists(st.integers(2, 4), min_size=(d := draw(st.integers(1, 3))), max_size=d))
     rate = draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
-    return image(draw(st.integers(1, 3)), channels or draw(st.integers(1, 4)), *sizes, rate=rate, seed=draw(st.integers(0, 99)),
-                 dtype=torch.float64)  # fmt: skip
+    samples, planes = draw(st.integers(1, 3)), channels or draw(st.integers(1, 4))
+    return image(samples, planes, *sizes, rate=rate, seed=draw(st.integers(0, 99)), dtype=torch.float64)
 
 
 def same_bits(a, b):

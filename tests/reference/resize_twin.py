@@ -1,7 +1,8 @@
-"""Which neighbours does a resized or pooled pixel have, and what is left when some are NaN? One pixel at a time."""
+"""Which neighbours has a resized or pooled pixel, and what is left when some are NaN? One at a time, exactly."""
 
+from fractions import Fraction
 from itertools import product
-from math import ceil, floor, isnan, nan
+from math import ceil, floor, isnan, nan, prod
 
 import numpy as np
 
@@ -9,22 +10,22 @@ import numpy as np
 def neighbours(position, size, out, align_corners, scale_factor):
     """Return [(index, weight)] of an output position along one axis (linear interpolation, torch's coordinates)."""
     if align_corners:
-        at = position * (size - 1) / (out - 1) if out > 1 else 0.0
+        at = Fraction(position * (size - 1), out - 1) if out > 1 else Fraction(0)
     else:
-        scale = 1 / scale_factor if scale_factor is not None else size / out
-        at = max((position + 0.5) * scale - 0.5, 0.0)
+        scale = 1 / Fraction(str(scale_factor)) if scale_factor is not None else Fraction(size, out)
+        at = max((position + Fraction(1, 2)) * scale - Fraction(1, 2), Fraction(0))
     low = min(floor(at), size - 1)
     share = at - low
     return [(low, 1 - share), (min(low + 1, size - 1), share)]
 
 
 def renormalise(values, weights, threshold):
-    """Return the weighted mean of the valid values, NaN where those of NaN weigh `threshold` or more."""
+    """Return the weighted mean of the valid values, NaN where those of NaN weigh `threshold` or more; all exactly."""
     lost = sum(w for v, w in zip(values, weights, strict=True) if isnan(v))
-    kept = [(v, w) for v, w in zip(values, weights, strict=True) if not isnan(v) and w > 0]
-    if not kept or (threshold < 1 and lost >= threshold):
+    if lost >= Fraction(str(threshold)):
         return nan
-    return sum(v * w for v, w in kept) / sum(w for _, w in kept)
+    kept = [(Fraction(v), w) for v, w in zip(values, weights, strict=True) if not isnan(v)]
+    return float(sum(v * w for v, w in kept) / sum(w for _, w in kept))
 
 
 def interpolate(x, out, threshold, align_corners=False, scale_factors=None):
@@ -37,7 +38,7 @@ def interpolate(x, out, threshold, align_corners=False, scale_factors=None):
         values, weights = [], []
         for corner in product(*along):
             values.append(float(x[(n, c, *(i for i, _ in corner))]))
-            weights.append(float(np.prod([w for _, w in corner])))
+            weights.append(prod(w for _, w in corner))
         y[(n, c, *place)] = renormalise(values, weights, threshold)
     return y
 

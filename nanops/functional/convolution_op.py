@@ -1,0 +1,152 @@
+"""How do graphs and gradients see a NaN convolution? As one custom operator, with the gradients of torch's operations.
+
+Eager calls that need neither go to the kernels directly: an operator's dispatch costs as much as a small convolution.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.jit._trace import is_tracing
+
+from nanops.functional import convolution_core as core
+from nanops.functional.geometry import Geometry
+from nanops.kernels.convolution import any_nan
+from nanops.rule import Rule
+
+_NO_KEY = (0, 0)
+
+
+def call(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the result, (N, O, *out), and where windows were skipped, boolean (N, groups, *out).
+
+    Args:
+        x: (N, C, *size).
+        key: Of the draws of approach B, two words in int64.
+    """
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        to = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(to), weight.to(to), None if bias is None else bias.to(to)
+    if _captured(x) or (_learns(x, weight, bias) and (rule.uniform or any_nan(x.detach()))):
+        return convolution(x, weight, bias, key, *_settings(geometry, rule))
+    return core.run(x, weight, bias, geometry, rule, _words(key))
+
+
+def _captured(x: Tensor) -> bool:
+    """Return whether a graph is being made instead of a result."""
+    plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
+    return torch.compiler.is_compiling() or is_tracing() or not plain
+
+
+def _learns(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+
+
+def _words(key: Tensor | None) -> tuple[int, int]:
+    if key is None:
+        return _NO_KEY
+    first, second = key.tolist()
+    return first, second
+
+
+def _settings(geometry: Geometry, rule: Rule) -> tuple[Any, ...]:
+    g, r = geometry, rule
+    tuples = (list(g.stride), list(g.before), list(g.after), list(g.dilation))
+    return (*tuples, g.groups, g.transposed, r.threshold, r.fill, r.sigma, r.count_padding, r.uniform)
+
+
+def _read(
+    stride: Sequence[int], before: Sequence[int], after: Sequence[int], dilation: Sequence[int], groups: int,
+    transposed: bool, threshold: float, fill: str, sigma: float, count_padding: bool, uniform: bool,
+) -> tuple[Geometry, Rule]:  # fmt: skip
+    geometry = Geometry(tuple(stride), tuple(before), tuple(after), tuple(dilation), groups, transposed)
+    return geometry, Rule(threshold, fill, sigma, count_padding, uniform)
+
+
+@torch.library.custom_op("nanops::convolution", mutates_args=())
+def convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, key: Tensor | None, stride: Sequence[int], before: Sequence[int],
+    after: Sequence[int], dilation: Sequence[int], groups: int, transposed: bool, threshold: float, fill: str,
+    sigma: float, count_padding: bool, uniform: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return what `call` returns; see Geometry and Rule for the settings."""
+    geometry, rule = _read(
+        stride, before, after, dilation, groups, transposed, threshold, fill, sigma, count_padding, uniform
+    )
+    with torch.no_grad():
+        y, skipped = core.run(x, weight, bias, geometry, rule, _words(key))
+    return y.contiguous(memory_format=core.memory_format(x, weight)), skipped
+
+
+@convolution.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, key: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor]:
+    geometry, _ = _read(*settings)
+    out = geometry.out(x, weight)
+    y = x.new_empty((x.shape[0], geometry.outputs(weight), *out))
+    skipped = x.new_empty((x.shape[0], geometry.groups, *out), dtype=torch.bool)
+    return y.contiguous(memory_format=core.memory_format(x, weight)), skipped
+
+
+@torch.library.custom_op("nanops::convolution_backward", mutates_args=())
+def convolution_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, key: Tensor | None, needed: Sequence[bool],
+    stride: Sequence[int], before: Sequence[int], after: Sequence[int], dilation: Sequence[int], groups: int,
+    transposed: bool, threshold: float, fill: str, sigma: float, count_padding: bool, uniform: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the gradients of x, weight and bias, an empty tensor for those not needed.
+
+    The convolution is made again, in torch's operations, whose gradients these are: nothing passes through skipped
+    windows, a NaN gets 0, and what replaces NaNs depends on the valid values. A maximum that several of them share
+    divides its gradient between them.
+    """
+    geometry, rule = _read(
+        stride, before, after, dilation, groups, transposed, threshold, fill, sigma, count_padding, uniform
+    )
+    given = zip((x, weight, bias), needed, strict=True)
+    tensors = [None if t is None else t.detach().requires_grad_(n) for t, n in given]
+    values, w, b = tensors
+    assert values is not None and w is not None
+    with torch.enable_grad():
+        if x.numel() == 0 or not any_nan(x.detach()):
+            y = geometry.stock(values, w, b)
+        else:
+            y, _, _ = core.in_torch(values, w, b, geometry, rule, _words(key))
+    wanted = [t for t in tensors if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad(y, wanted, grad, allow_unused=True, materialize_grads=True))
+    gx, gw, gb = (next(found) if n and t is not None else x.new_empty(0) for t, n in zip(tensors, needed, strict=True))
+    return gx.contiguous(), gw.contiguous(), gb.contiguous()
+
+
+@convolution_backward.register_fake
+def _(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, key: Tensor | None, needed: Sequence[bool],
+    *settings: Any,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    gx, gw, gb = (
+        x.new_empty(t.shape if n and t is not None else (0,)) for t, n in zip((x, weight, bias), needed, strict=True)
+    )
+    return gx, gw, gb
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, bias, key, *settings = inputs
+    ctx.save_for_backward(x, weight, bias, key)
+    ctx.settings = settings
+
+
+def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    x, weight, bias, key = ctx.saved_tensors
+    needed = [bool(n) for n in ctx.needs_input_grad[:3]]
+    found = convolution_backward(grad, x, weight, bias, key, needed, *ctx.settings)
+    return *(g if n else None for g, n in zip(found, needed, strict=True)), *(None,) * (1 + len(ctx.settings))
+
+
+def _refuse(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError("Expected a NaN convolution to be differentiated once, got a second derivative of it.")
+
+
+convolution.register_autograd(_backward, setup_context=_remember)
+convolution_backward.register_autograd(_refuse)
