@@ -1,5 +1,7 @@
 """When are two activations equal? Absolutely, relatively, or within so many units in the last place."""
 
+import ctypes
+import struct
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +41,23 @@ class Tolerance:
         if self.kind == "ulps" and self.value != int(self.value):
             raise InputError(f"Expected a whole number of ulps, got {self.value}.")
 
+    @property
+    def floor(self) -> float:
+        """What `isclose` adds to its relative tolerance."""
+        return 1e-8 if self.kind == "isclose" else 0.0
+
+    def bound(self, dtype: torch.dtype) -> float:
+        """Return the value as a number of a format.
+
+        `absolute`: the least one that is not below it, so that "<" says in that format what it says of real numbers.
+        """
+        if dtype == torch.float64:
+            return self.value
+        near = ctypes.c_float(self.value).value
+        if self.kind == "absolute" and near < self.value:
+            near = struct.unpack("f", struct.pack("I", struct.unpack("I", struct.pack("f", near))[0] + 1))[0]
+        return near
+
     def ties(self, values: Tensor, largest: Tensor) -> Tensor:
         """Return where `values` tie with `largest`, a boolean tensor of their common shape; NaN ties with nothing.
 
@@ -52,9 +71,8 @@ class Tolerance:
         w, m = values.to(wide), largest.to(wide)
         distance = (w - m).abs()
         if self.kind == "absolute":
-            return same | (distance < self.value)
-        floor = 1e-8 if self.kind == "isclose" else 0.0
-        return same | (distance <= floor + self.value * m.abs()) & m.isfinite()
+            return same | (distance < self.bound(wide))
+        return same | (distance <= self.floor + self.bound(wide) * m.abs()) & w.isfinite() & m.isfinite()
 
 
 PAPER = Tolerance("absolute", 1e-7)

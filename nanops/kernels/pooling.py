@@ -1,0 +1,69 @@
+"""Maxima of windows, their places and their ties (pooling.cpp); the way back (unpooling.cpp)."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from nanops import kernels
+from nanops.kernels.geometry import FIELDS, channels_last, fill
+from nanops.tolerance import Tolerance
+from nanops.windows import Windows
+
+_COUNTS = [(name, ctypes.c_int64) for name in ("n", "channels", "channels_last", "word")]
+_KINDS = {"absolute": 0, "relative": 1, "isclose": 1, "ulps": 2}
+LARGEST_IMAGE = 2**31 - 1  # positions are 32-bit numbers inside
+
+
+class _Pooling(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_void_p) for name in ("x", "values", "indices", "ties")), *_COUNTS, *FIELDS,
+                ("max_ties", ctypes.c_int64), ("kind", ctypes.c_int64), ("amount", ctypes.c_float),
+                ("floor", ctypes.c_float), ("ulps", ctypes.c_uint32), ("threads", ctypes.c_uint32)]  # fmt: skip
+
+
+class _Unpooling(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_void_p) for name in ("values", "ties", "y")), *_COUNTS, *FIELDS,
+                ("nan_wins", ctypes.c_int64), ("threads", ctypes.c_int64)]  # fmt: skip
+
+
+def pool(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, values: Tensor, chosen: Tensor, *,
+         bitmap: bool) -> None:  # fmt: skip
+    """Write the pooled values, NaN where more than `max_ties` tie, and what was chosen.
+
+    Args:
+        x: float32 (N, C, ...), contiguous or channels last; each window has a tap inside.
+        tolerance: In units of float32.
+        values, chosen: Empty tensors of the pooled shape, laid out like x.
+        bitmap: Whether `chosen` are the ties of each window, else the places of the maxima, int64.
+    """
+    call = _Pooling(x=x.data_ptr(), values=values.data_ptr(), n=x.shape[0], channels=x.shape[1])
+    call.channels_last, call.word = channels_last(x), chosen.element_size()
+    setattr(call, "ties" if bitmap else "indices", chosen.data_ptr())
+    fill(call, windows, windows.counts)
+    call.max_ties, call.kind = min(max_ties, 2**32 - 1), _KINDS[tolerance.kind]
+    call.amount, call.floor = tolerance.bound(torch.float32), tolerance.floor
+    call.ulps, call.threads = int(min(tolerance.value, 2**32 - 1)), torch.get_num_threads()
+    _library().nan_pool(ctypes.byref(call))
+
+
+def unpool(values: Tensor, ties: Tensor, windows: Windows, y: Tensor, *, nan_wins: bool) -> None:
+    """Write the unpooled image.
+
+    Args:
+        values: float32 (N, C, ...), contiguous or channels last.
+        ties: Bitmaps laid out likewise.
+        windows: Over the image y; only as many as there are values.
+        y: Empty, laid out likewise.
+    """
+    call = _Unpooling(values=values.data_ptr(), ties=ties.data_ptr(), y=y.data_ptr(), n=y.shape[0], channels=y.shape[1])
+    call.channels_last, call.word = channels_last(values), ties.element_size()
+    fill(call, windows, values.shape[2:])
+    call.nan_wins, call.threads = nan_wins, torch.get_num_threads()
+    _library().nan_unpool(ctypes.byref(call))
+
+
+def _library() -> ctypes.CDLL:
+    found = kernels.library()
+    if found is None:
+        raise RuntimeError(f"Expected compiled kernels: {kernels.absence()}.")
+    return found
