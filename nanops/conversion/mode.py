@@ -17,9 +17,9 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from nanops.conversion.knowledge import CARRIED, HEADS, LOCAL, METADATA, SOFT, ZEROED
 from nanops.conversion.options import Options
 from nanops.conversion.outputs import finish
-from nanops.conversion.place import Place, holds_nan, mark, pool_of, tensors
+from nanops.conversion.place import Place, holds_nan, mark, may_hold_nan, pool_of, tensors
 from nanops.conversion.replacements import REPLACEMENTS
-from nanops.errors import ConversionError, InputError
+from nanops.errors import InputError
 
 
 class Conversion:
@@ -118,7 +118,7 @@ class Replacing(TorchFunctionMode):
         """Call what stands for a function."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if self.paused or self.site is None or name in METADATA:
+        if self.paused or self.site is None or name in METADATA or _ours(func):
             return func(*args, **kwargs)
         name = name.strip("_")
         tied = any(pool_of(t) is not None for t in tensors((*args, *kwargs.values())))
@@ -135,6 +135,11 @@ def running(conversion: Conversion) -> Replacing | None:
         if isinstance(mode, Replacing) and mode.conversion is conversion:
             return mode
     return None
+
+
+def _ours(func: Callable[..., Any]) -> bool:
+    """Return whether a function is an operator of ours, which a model may call by itself."""
+    return (getattr(func, "__module__", None) or "").startswith("nanops.")
 
 
 # A compiled graph breaks here, and the operators run as they do without: they choose their kernel by the values.
@@ -194,7 +199,7 @@ def _head(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """
     first, rest = args[0] if args else kwargs["input"], {k: v for k, v in kwargs.items() if args or k != "input"}
     other = args[1] if len(args) > 1 else rest.get("other")
-    if isinstance(other, torch.Tensor) or not holds_nan(first):  # torch.max(a, b) is elementwise
+    if isinstance(other, torch.Tensor) or not may_hold_nan(first):  # torch.max(a, b) is elementwise
         return at.function(*args, **kwargs)
     if at.final == "keep" and at.name in SOFT:
         return at.function(*args, **kwargs)
@@ -204,6 +209,3 @@ def _head(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if axis is None or axis % first.dim() != 1:
         raise at.refuse(f"{at.name} along axis {axis} meets a NaN, and final='background' knows classes along axis 1 only")
     return at.function(at.replaced(first, "background", at.name), *args[1:], **rest)
-
-
-__all__ = ["ConversionError", "Converted", "Conversion", "Plain", "Replacing", "Site", "converted_class", "running"]

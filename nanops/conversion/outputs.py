@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanops.conversion.place import Place, holds_nan, pool_of
+from nanops.conversion.place import Place, may_hold_nan, pool_of
 
 
 @torch.compiler.disable
@@ -49,6 +49,6 @@ def _finish_tensor(at: Place, output: Tensor) -> Tensor:
     if pool is not None:
         raise at.refuse(f"it returns the indices of {pool.layer}, which are ties in a converted model and good for "
                         "unpooling only")  # fmt: skip
-    if at.final == "keep" or not holds_nan(output):
+    if at.final == "keep" or not may_hold_nan(output):
         return output
     return at.replaced(output, at.final, "output")

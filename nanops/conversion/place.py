@@ -1,6 +1,7 @@
 """Where in a converted model is a function called, and what is done to a NaN that it cannot deal with?"""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,6 @@ from nanops import ledger
 from nanops.conversion.options import Options
 from nanops.errors import ConversionError
 from nanops.functional.final import finalize
-from nanops.functional.presence import known_clean
 
 _POOL = "_nanops_pool"
 
@@ -59,14 +59,14 @@ class Place:
         Raises:
             ConversionError: there are some and the final policy keeps them.
         """
-        if not holds_nan(x):
+        if not may_hold_nan(x):
             return x
         operator = operator or self.name
-        if self.final == "keep":
+        if self.final == "keep" and holds_nan(x):
             raise self.refuse(
                 f"a NaN reached {operator}, which would mix it into other values, and final='keep' does not replace it"
             )
-        return self.replaced(x, "zero", operator)
+        return x if self.final == "keep" else self.replaced(x, "zero", operator)
 
     def replaced(self, x: Tensor, policy: str, operator: str) -> Tensor:
         """Return x after a policy, which is reported."""
@@ -77,10 +77,34 @@ class Place:
 
 
 def holds_nan(x: object) -> bool:
-    """Return whether x is a tensor with a NaN."""
+    """Return whether x is a tensor with a NaN; while a graph is traced, whether the example has one."""
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.is_meta or x.numel() == 0:
         return False
-    return not known_clean(x)
+    with _untraced():
+        return bool(x.detach().isnan().any())
+
+
+def may_hold_nan(x: object) -> bool:
+    """Return whether x is a tensor that may have a NaN: where a graph is traced, any may, since other inputs follow."""
+    if torch.jit.is_tracing():
+        return isinstance(x, Tensor) and x.is_floating_point()
+    return holds_nan(x)
+
+
+def shape_of(x: Tensor) -> tuple[int, ...]:
+    """Return the shape in plain numbers, which a traced graph takes for constants."""
+    with _untraced():
+        return tuple(x.shape)
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def tensors(values: Iterable[Any]) -> Iterator[Tensor]:

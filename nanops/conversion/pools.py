@@ -8,16 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from nanops import functional as N
 from nanops.conversion.options import Options
-from nanops.conversion.place import Place, Pool, holds_nan, mark, pool_of
+from nanops.conversion.place import Place, Pool, mark, may_hold_nan, pool_of, shape_of
+from nanops.functional import pooling, unpooling
 from nanops.tolerance import EXACT
 from nanops.windows import expand
 
-_AGGRESSIVE = {1: N.aggressive_max_pool1d, 2: N.aggressive_max_pool2d, 3: N.aggressive_max_pool3d}
-_MULTI = {1: N.multi_max_pool1d, 2: N.multi_max_pool2d, 3: N.multi_max_pool3d}
-_HYBRID = {1: N.hybrid_max_pool1d, 2: N.hybrid_max_pool2d, 3: N.hybrid_max_pool3d}
-_UNPOOL = {1: N.conservative_max_unpool1d, 2: N.conservative_max_unpool2d, 3: N.conservative_max_unpool3d}
+_AGGRESSIVE = {1: pooling.aggressive_max_pool1d, 2: pooling.aggressive_max_pool2d, 3: pooling.aggressive_max_pool3d}
+_MULTI = {1: pooling.multi_max_pool1d, 2: pooling.multi_max_pool2d, 3: pooling.multi_max_pool3d}
+_HYBRID = {1: pooling.hybrid_max_pool1d, 2: pooling.hybrid_max_pool2d, 3: pooling.hybrid_max_pool3d}
+_UNPOOL = {1: unpooling.conservative_max_unpool1d, 2: unpooling.conservative_max_unpool2d,
+           3: unpooling.conservative_max_unpool3d}  # fmt: skip
 
 
 def max_pool(dims: int, with_indices: bool) -> Callable[..., Any]:
@@ -38,10 +39,10 @@ def max_pool(dims: int, with_indices: bool) -> Callable[..., Any]:
         window = (kernel, step, expand(padding, dims, "padding", least=0), expand(dilation, dims, "dilation"), ceil_mode)
         if with_indices and options.tied:
             values, ties = _tied(dims, options, input, window)
-            return values, mark(ties, Pool(at.path or at.layer, tuple(input.shape[-dims:]), *window[:4]))
+            return values, mark(ties, Pool(at.path or at.layer, shape_of(input)[-dims:], *window[:4]))
         if options.pooling in ("aggressive", "hybrid"):
             found = _AGGRESSIVE[dims](input, *window, max_ties=options.max_ties, tolerance=options.tolerance)
-        elif not holds_nan(input):
+        elif not may_hold_nan(input):
             return at.function(input, *window)
         else:
             # No window has more ties than values: the largest valid value, and its place, whatever ties with it.
@@ -79,28 +80,27 @@ def max_unpool(dims: int) -> Callable[..., Any]:
             raise at.refuse("it calls torch's internal max_unpool; call torch.nn.functional.max_unpool*d")
         kernel = expand(kernel_size, dims, "kernel_size")
         step = kernel if stride is None or stride in ((), []) else expand(stride, dims, "stride")
-        own = replace(pool, kernel=kernel, stride=step, padding=expand(padding, dims, "padding", least=0), dilation=(1,) * dims)
+        own = replace(pool, kernel=kernel, stride=step, padding=expand(padding, dims, "padding", least=0))
         if own != pool:
             raise at.refuse(
                 f"it unpools kernel {own.kernel}, stride {own.stride}, padding {own.padding}, but its pool "
-                f"{pool.layer} had kernel {pool.kernel}, stride {pool.stride}, padding {pool.padding}, "
-                f"dilation {pool.dilation}"
+                f"{pool.layer} had kernel {pool.kernel}, stride {pool.stride}, padding {pool.padding}"
             )
-        if tuple(input.shape) != tuple(indices.shape):
-            raise at.refuse(f"it unpools values {tuple(input.shape)} at the ties {tuple(indices.shape)} of {pool.layer}")
+        if shape_of(input) != shape_of(indices):
+            raise at.refuse(f"it unpools values {shape_of(input)} at the ties {shape_of(indices)} of {pool.layer}")
         size = _size(at, input, own, dims, output_size)
-        return _UNPOOL[dims](input, indices, kernel, step, own.padding, size)
+        return _UNPOOL[dims](input, indices, kernel, step, own.padding, size, dilation=own.dilation)
 
     return unpool
 
 
 def _size(at: Place, input: Tensor, pool: Pool, dims: int, output_size: Any) -> tuple[int, ...]:
-    windows = tuple(input.shape[-dims:])
+    windows = shape_of(input)[-dims:]
     if output_size is None:
         geometry = zip(windows, pool.kernel, pool.stride, pool.padding, strict=True)
         size = tuple((n - 1) * s - 2 * p + k for n, k, s, p in geometry)
     else:
-        size = tuple(output_size)[-dims:]
+        size = tuple(int(n) for n in output_size)[-dims:]
     # torch's indices count along the axes of the pool's input: on other axes they mean other places.
     if size[1:] != pool.size[1:]:
         raise at.refuse(f"it unpools to {size} what {pool.layer} pooled from {pool.size}, where torch's own indices "

@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from nanops import functional as N
 from nanops.conversion.options import Options
 from nanops.conversion.place import Place, holds_nan
 from nanops.conversion.pools import max_pool, max_unpool
-from nanops.functional.resize import AXES
+from nanops.functional import convolution, normalization, transposed
+from nanops.functional.resize import AXES, nan_interpolate
 
 Replacement = Callable[..., Any]
-_CONV = {1: N.nan_conv1d, 2: N.nan_conv2d, 3: N.nan_conv3d}
-_TRANSPOSED = {1: N.nan_conv_transpose1d, 2: N.nan_conv_transpose2d, 3: N.nan_conv_transpose3d}
+_CONV = {1: convolution.nan_conv1d, 2: convolution.nan_conv2d, 3: convolution.nan_conv3d}
+_TRANSPOSED = {1: transposed.nan_conv_transpose1d, 2: transposed.nan_conv_transpose2d, 3: transposed.nan_conv_transpose3d}
 
 
 def _options(at: Place) -> Options:
@@ -44,7 +44,7 @@ def _conv_transpose(dims: int) -> Replacement:
     return conv_transpose
 
 
-def _convolution(
+def _any_convolution(
     at: Place, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
     transposed: bool, output_padding: Any, groups: int,
 ) -> Any:  # fmt: skip
@@ -64,7 +64,7 @@ def _interpolate(
                             f"known are {', '.join(AXES)} without antialias")  # fmt: skip
         return at.function(input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
     threshold = _options(at).threshold
-    return N.nan_interpolate(input, size, scale_factor, mode, align_corners, recompute_scale_factor, threshold=threshold)
+    return nan_interpolate(input, size, scale_factor, mode, align_corners, recompute_scale_factor, threshold=threshold)
 
 
 # torch.batch_norm and its like take their arguments in another order than torch.nn.functional.batch_norm.
@@ -75,47 +75,47 @@ def _low(at: Place) -> bool:
 def _batch_norm(at: Place, *args: Any, **kwargs: Any) -> Any:
     if _low(at):
         return _low_batch_norm(*args, **kwargs)
-    return N.nan_batch_norm(*args, **kwargs)
+    return normalization.nan_batch_norm(*args, **kwargs)
 
 
 def _low_batch_norm(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
     training: bool, momentum: float, eps: float, cudnn_enabled: bool = True,
 ) -> Any:  # fmt: skip
-    return N.nan_batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return normalization.nan_batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 def _instance_norm(at: Place, *args: Any, **kwargs: Any) -> Any:
     if _low(at):
         return _low_instance_norm(*args, **kwargs)
-    return N.nan_instance_norm(*args, **kwargs)
+    return normalization.nan_instance_norm(*args, **kwargs)
 
 
 def _low_instance_norm(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
     use_input_stats: bool, momentum: float, eps: float, cudnn_enabled: bool = True,
 ) -> Any:  # fmt: skip
-    return N.nan_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    return normalization.nan_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
 
 
 def _group_norm(
     at: Place, input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5, cudnn_enabled: bool = True,
 ) -> Any:  # fmt: skip
-    return N.nan_group_norm(input, num_groups, weight, bias, eps)
+    return normalization.nan_group_norm(input, num_groups, weight, bias, eps)
 
 
 def _layer_norm(
     at: Place, input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5, cudnn_enable: bool = True,
 ) -> Any:  # fmt: skip
-    return N.nan_layer_norm(input, normalized_shape, weight, bias, eps)
+    return normalization.nan_layer_norm(input, normalized_shape, weight, bias, eps)
 
 
 REPLACEMENTS: dict[str, Replacement] = {
     **{f"conv{d}d": _conv(d) for d in (1, 2, 3)},
     **{f"conv_transpose{d}d": _conv_transpose(d) for d in (1, 2, 3)},
-    "convolution": _convolution,
+    "convolution": _any_convolution,
     **{f"max_pool{d}d": max_pool(d, False) for d in (1, 2, 3)},
     **{f"max_pool{d}d_with_indices": max_pool(d, True) for d in (1, 2, 3)},
     **{f"max_unpool{d}d": max_unpool(d) for d in (1, 2, 3)},
