@@ -1,5 +1,6 @@
 """NaN convolution: windows that are mostly NaN are skipped, the NaNs of others filled (paper, sections 4 and 5)."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -9,7 +10,7 @@ from torch import Generator, Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from nanops.errors import InputError
-from nanops.functional.convolution_op import call
+from nanops.functional.convolution_op import call, tracing
 from nanops.functional.geometry import Geometry
 from nanops.rule import Rule
 from nanops.windows import Size, expand, same_padding
@@ -23,7 +24,7 @@ def _nan_conv(
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     batched = check(dims, x, weight, bias, groups)
     d, s = expand(dilation, dims, "dilation"), expand(stride, dims, "stride")
-    before, after = _padding(padding, tuple(weight.shape[2:]), d, s)
+    before, after = _padding(padding, tuple(int(k) for k in weight.shape[2:]), d, s)
     return finish(x, weight, bias, Geometry(s, before, after, d, groups), rule, generator, batched, return_skipped)
 
 
@@ -46,7 +47,11 @@ def overridable(function: F) -> F:
         tensors = (x, weight, bias)
         if has_torch_function(tensors):
             return handle_torch_function(checked, tensors, x, weight, bias, *args, **options)
-        return function(x, weight, bias, *args, **options)
+        if not tracing():
+            return function(x, weight, bias, *args, **options)
+        with warnings.catch_warnings():  # shapes are checked once, while tracing
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            return function(x, weight, bias, *args, **options)
 
     return cast(F, checked)
 

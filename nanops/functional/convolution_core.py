@@ -116,8 +116,7 @@ def _assemble(x: Tensor, weight: Tensor, geometry: Geometry, done: list[Done]) -
     if not geometry.transposed:
         return done[0][1], done[0][2]
     out = geometry.out(x, weight)
-    y = x.new_empty((x.shape[0], geometry.outputs(weight), *out))
-    y = y.contiguous(memory_format=memory_format(x, weight))
+    y = done[0][1].new_empty((x.shape[0], geometry.outputs(weight), *out))
     skipped = torch.empty((x.shape[0], geometry.groups, *out), dtype=torch.bool, device=x.device)
     for part, result, where, _ in done:
         y[part.where] = result

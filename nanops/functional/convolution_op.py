@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.jit._trace import is_tracing
 
 from nanops.functional import convolution_core as core
 from nanops.functional.geometry import Geometry
@@ -38,7 +37,12 @@ def call(
 def _captured(x: Tensor) -> bool:
     """Return whether a graph is being made instead of a result."""
     plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
-    return torch.compiler.is_compiling() or is_tracing() or not plain
+    return torch.compiler.is_compiling() or tracing() or not plain
+
+
+def tracing() -> bool:
+    """Return whether torch.jit.trace is at work."""
+    return torch.jit.is_tracing()  # type: ignore[attr-defined,no-any-return]
 
 
 def _learns(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -105,19 +109,21 @@ def convolution_backward(
     geometry, rule = _read(
         stride, before, after, dilation, groups, transposed, threshold, fill, sigma, count_padding, uniform
     )
-    given = zip((x, weight, bias), needed, strict=True)
-    tensors = [None if t is None else t.detach().requires_grad_(n) for t, n in given]
-    values, w, b = tensors
-    assert values is not None and w is not None
+    clean = x.numel() == 0 or not any_nan(x.detach())
+    given = [None if t is None else t.detach() for t in (x, weight, bias)]
+    wanted = [i for i, n in enumerate(needed) if n]
+
+    def again(*found: Tensor) -> Tensor:
+        v, w, b = [found[wanted.index(i)] if i in wanted else t for i, t in enumerate(given)]
+        assert v is not None and w is not None
+        return geometry.stock(v, w, b) if clean else core.in_torch(v, w, b, geometry, rule, _words(key))[0]
+
+    # Inside an operator autograd's tape is off, not so the transforms of functions.
     with torch.enable_grad():
-        if x.numel() == 0 or not any_nan(x.detach()):
-            y = geometry.stock(values, w, b)
-        else:
-            y, _, _ = core.in_torch(values, w, b, geometry, rule, _words(key))
-    wanted = [t for t in tensors if t is not None and t.requires_grad]
-    found = iter(torch.autograd.grad(y, wanted, grad, allow_unused=True, materialize_grads=True))
-    gx, gw, gb = (next(found) if n and t is not None else x.new_empty(0) for t, n in zip(tensors, needed, strict=True))
-    return gx.contiguous(), gw.contiguous(), gb.contiguous()
+        pull = torch.func.vjp(again, *(t for i, t in enumerate(given) if i in wanted and t is not None))[1]
+        found = iter(pull(grad))
+    gx, gw, gb = [next(found).contiguous() if n else x.new_empty(0) for n in needed]
+    return gx, gw, gb
 
 
 @convolution_backward.register_fake
@@ -125,9 +131,9 @@ def _(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, key: Tensor | None, needed: Sequence[bool],
     *settings: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    gx, gw, gb = (
+    gx, gw, gb = [
         x.new_empty(t.shape if n and t is not None else (0,)) for t, n in zip((x, weight, bias), needed, strict=True)
-    )
+    ]
     return gx, gw, gb
 
 
