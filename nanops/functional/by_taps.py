@@ -21,7 +21,7 @@ def pool(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, word:
 
     Windows in which more than `max_ties` values tie are NaN.
     """
-    images = x.reshape(*x.shape[:2], -1)
+    images = x.flatten(2)
     flat, inside = windows.indices(x.device)
 
     def read(taps: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
@@ -72,7 +72,7 @@ def unpool(values: Tensor, ties: Tensor, windows: Windows, nan_wins: bool) -> Te
     shape = (*n, prod(wide.size))
     top = values.new_full(shape, -INF)
     hit, bad = (torch.zeros(shape, dtype=torch.bool, device=values.device) for _ in range(2))
-    v, word = values.reshape(*n, -1), ties.reshape(*n, -1)
+    v, word = values.flatten(2), ties.flatten(2)
     unclear = (count(word, windows.taps) > 1) | v.isnan()
     for t in range(windows.taps):
         # No two windows have their tap t at the same position.

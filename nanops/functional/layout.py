@@ -4,22 +4,36 @@ import torch
 from torch import Tensor
 
 
-def is_channels_last(x: Tensor) -> bool:
-    """Return whether torch would store the pooled x (N, C, ...) with its channels last: strides decide, as in torch."""
-    order = (1, *range(x.dim() - 1, 1, -1), 0)
+def is_channels_last(x: Tensor, dims: int) -> bool:
+    """Return whether torch would store the pooled x channels last: the strides decide, and of single images only in 3-D.
+
+    Args:
+        x: (N, C, ...) or (C, ...), with `dims` axes behind C.
+    """
+    channel = x.dim() - dims - 1
+    if channel == 0 and dims < 3:
+        return False
     least = 0
-    for axis in order:
-        if x.shape[axis] == 0 or x.stride(axis) < least or (axis == 1 and x.stride(1) == 0):
+    for axis in (channel, *range(x.dim() - 1, channel, -1), *range(channel)):
+        if x.shape[axis] == 0 or x.stride(axis) < least or x.stride(channel) == 0:
             return False
-        if axis == 0 and least == x.stride(1):
+        if axis < channel and least == x.stride(channel):
             return False  # one channel, one place: both orders are the same, and torch's own comes first
-        least = x.stride(axis) * max(1, x.shape[axis])
+        least = x.stride(axis) * x.shape[axis]
     return True
 
 
 def arrange(x: Tensor, last: bool) -> Tensor:
-    """Return x, copied where its channels are not last, or not before the places."""
-    return x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x.contiguous()
+    """Return x (N, C, ...), copied where it is not in the order that is asked for."""
+    if not last:
+        return x.contiguous()
+    ready = x.stride(1) == 1 and x.movedim(1, -1).is_contiguous()
+    return x if ready else stored(x, last)
+
+
+def stored(x: Tensor, last: bool) -> Tensor:
+    """Return a contiguous x (N, C, ...), copied where channels are to be last."""
+    return empty(x, tuple(x.shape), last).copy_(x) if last else x
 
 
 def empty(x: Tensor, shape: tuple[int, ...], last: bool, dtype: torch.dtype | None = None) -> Tensor:

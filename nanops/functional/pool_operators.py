@@ -9,7 +9,7 @@ from torch import Tensor
 from nanops import kernels
 from nanops.errors import InputError
 from nanops.functional import by_taps
-from nanops.functional.layout import arrange, empty, is_channels_last
+from nanops.functional.layout import arrange, empty, is_channels_last, stored
 from nanops.functional.ties import word
 from nanops.kernels import pooling as compiled
 from nanops.tolerance import Tolerance
@@ -46,13 +46,6 @@ def windows_of(x: Tensor, kernel: Ints, stride: Ints, padding: Ints, dilation: I
     return Windows(size, tuple(kernel), tuple(stride), before, before, tuple(dilation), ceil_mode)
 
 
-def stored_last(x: Tensor, dims: int) -> bool:
-    """Return whether torch's own pooling stores its result for x channels last; of single images in 3-D only."""
-    if x.dim() == dims + 2:
-        return is_channels_last(x)
-    return dims == 3 and is_channels_last(x.unsqueeze(0))
-
-
 def reached(windows: Windows) -> bool:
     """Return whether each window has a tap inside the image; only dilation can leave one without."""
     return max(windows.dilation) == 1 or bool(windows.indices()[1].any(1).all())
@@ -60,13 +53,14 @@ def reached(windows: Windows) -> bool:
 
 def _pool(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, bits: torch.dtype | None
           ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    last, dims = stored_last(x, len(windows.kernel)), len(windows.kernel)
+    dims = len(windows.kernel)
+    last = is_channels_last(x, dims)
     batch = arrange(x if x.dim() == dims + 2 else x.unsqueeze(0), last)
     shape = (*batch.shape[:2], *windows.counts)
     in_ulps = tolerance.kind == "ulps" and tolerance.value > 0
     fits = batch.device.type == "cpu" and x.dtype != torch.float64 and not (in_ulps and x.dtype == torch.float16)
     if kernels.library() is None or not fits or batch[:1, :1].numel() > compiled.LARGEST_IMAGE or not reached(windows):
-        values, chosen = (arrange(y, last) for y in by_taps.pool(batch, windows, tolerance, max_ties, bits))
+        values, chosen = (stored(y, last) for y in by_taps.pool(batch, windows, tolerance, max_ties, bits))
     else:
         if in_ulps and x.dtype == torch.bfloat16:  # whose numbers are every 65536th of float32
             tolerance = Tolerance("ulps", tolerance.value * 2**16)
@@ -80,7 +74,7 @@ def _pool(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, bits
 
 def _like(x: Tensor, windows: Windows, bits: torch.dtype | None) -> tuple[Tensor, Tensor]:
     dims = len(windows.kernel)
-    batch, last = x if x.dim() == dims + 2 else x.unsqueeze(0), stored_last(x, dims)
+    batch, last = x if x.dim() == dims + 2 else x.unsqueeze(0), is_channels_last(x, dims)
     shape = (*batch.shape[:2], *windows.counts)
     values, chosen = empty(batch, shape, last), empty(batch, shape, last, bits or torch.int64)
     return (values, chosen) if x.dim() == dims + 2 else (values[0], chosen[0])

@@ -10,7 +10,7 @@ from torch import Tensor
 from nanops import kernels
 from nanops.errors import InputError
 from nanops.functional import by_taps
-from nanops.functional.layout import arrange, empty, is_channels_last
+from nanops.functional.layout import arrange, empty, is_channels_last, stored
 from nanops.functional.pool_operators import Ints, expect_images, expect_padding
 from nanops.functional.ties import count, has, word
 from nanops.kernels import pooling as compiled
@@ -56,9 +56,9 @@ def max_unpool_with_ties(values: Tensor, ties: Tensor, kernel: Ints, stride: Int
     windows = windows_of(values, ties, kernel, stride, padding, dilation, size)
     single = values.dim() == len(kernel) + 1
     v, t = (values.unsqueeze(0), ties.unsqueeze(0)) if single else (values, ties)
-    last = is_channels_last(v)
+    last = is_channels_last(values, len(kernel))
     if v.device.type != "cpu" or v.dtype == torch.float64 or kernels.library() is None:
-        y = arrange(by_taps.unpool(v, t, windows, nan_wins), last)
+        y = stored(by_taps.unpool(v, t, windows, nan_wins), last)
     else:
         wide = arrange(v.resolve_neg().float(), last)
         y = empty(wide, (*v.shape[:2], *windows.size), last)
@@ -74,7 +74,7 @@ def _(values: Tensor, ties: Tensor, kernel: Ints, stride: Ints, padding: Ints, d
     windows = windows_of(values, ties, kernel, stride, padding, dilation, size)
     single = values.dim() == len(kernel) + 1
     v = values.unsqueeze(0) if single else values
-    y = empty(v, (*v.shape[:2], *windows.size), is_channels_last(v))
+    y = empty(v, (*v.shape[:2], *windows.size), is_channels_last(values, len(kernel)))
     return y[0] if single else y
 
 

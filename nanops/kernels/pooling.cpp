@@ -127,12 +127,13 @@ inline void write(const Pooling& p, int64_t at, int lanes, const Found& f) {
 // The part of one window that lies inside, along one axis: taps from .. upto.
 struct Span {
   int64_t from, upto;
+  bool whole;
   Span(const Pooling& p, int a, int64_t place) {
     const int64_t start = place * p.stride[a] - p.before[a], d = p.dilation[a];
     from = start < 0 ? std::min((-start + d - 1) / d, p.kernel[a]) : 0;
     upto = std::clamp<int64_t>((p.size[a] - start + d - 1) / d, from, p.kernel[a]);
+    whole = from == 0 && upto == p.kernel[a];
   }
-  bool whole(const Pooling& p, int a) const { return from == 0 && upto == p.kernel[a]; }
 };
 
 inline uint64_t ones(int64_t count) { return count >= 64 ? ~0ull : (1ull << count) - 1; }
@@ -143,6 +144,8 @@ class Pool {
     for (int64_t z = 0; z < p.kernel[0]; ++z)
       for (int64_t y = 0; y < p.kernel[1]; ++y)
         for (int64_t x = 0; x < p.kernel[2]; ++x) shift.push_back(uint32_t(flat(z * p.dilation[0], y * p.dilation[1], x * p.dilation[2])));
+    for (int a = 0; a < 3; ++a)
+      for (int64_t place = 0; place < p.out[a]; ++place) spans[a].emplace_back(p, a, place);
     fast = p.kernel[2] == 2 && p.stride[2] == 2 && p.dilation[2] == 1 && (taps == 2 || taps == 4 || taps == 8);
   }
 
@@ -199,19 +202,20 @@ class Pool {
   void channels(int64_t image, int64_t oz, int64_t oy, const float** pointers, float* scratch) const {
     const int64_t c = p.channels;
     const float* x = p.x + image * p.volume() * c;
-    const Span z(p, 0, oz), y(p, 1, oy);
+    const Span z = spans[0][oz], y = spans[1][oy];
     for (int64_t ox = 0; ox < p.out[2]; ++ox) {
-      const Span w(p, 2, ox);
-      const bool whole = z.whole(p, 0) && y.whole(p, 1) && w.whole(p, 2);
+      const Span w = spans[2][ox];
+      const bool whole = z.whole && y.whole && w.whole;
       const uint64_t in = BITMAP ? (whole ? ones(taps) : inside(z, y, w)) : 0;
       const int64_t from = start(oz, oy, ox);
       const Places at{all(uint32_t(from)), all(uint32_t(first(from, z, y, w))), all(uint32_t(in)), all(uint32_t(in >> 32))};
-      for (int64_t k = 0, t = 0; k < p.kernel[0]; ++k)
-        for (int64_t j = 0; j < p.kernel[1]; ++j)
-          for (int64_t i = 0; i < p.kernel[2]; ++i, ++t) {
-            const bool here = whole || (z.from <= k && k < z.upto && y.from <= j && j < y.upto && w.from <= i && i < w.upto);
-            pointers[t] = here ? x + (from + int32_t(shift[t])) * c : nullptr;
-          }
+      for (int t = 0; t < taps; ++t) pointers[t] = x + (from + int64_t(shift[t])) * c;
+      if (!whole)
+        for (int64_t k = 0, t = 0; k < p.kernel[0]; ++k)
+          for (int64_t j = 0; j < p.kernel[1]; ++j)
+            for (int64_t i = 0; i < p.kernel[2]; ++i, ++t)
+              if (k < z.from || k >= z.upto || j < y.from || j >= y.upto || i < w.from || i >= w.upto)
+                pointers[t] = nullptr;
       const int64_t place = ((image * p.out[0] + oz) * p.out[1] + oy) * p.out[2] + ox;
       for (int64_t done = 0; done < c; done += 16) {
         // The last vector begins earlier and repeats some channels.
@@ -240,13 +244,13 @@ class Pool {
   template <int KIND, bool BITMAP>
   void places(int64_t image, int64_t oz, int64_t oy, float* scratch) const {
     const float* x = p.x + image * p.volume();
-    const Span z(p, 0, oz), y(p, 1, oy);
-    const bool rows = z.whole(p, 0) && y.whole(p, 1);
+    const Span z = spans[0][oz], y = spans[1][oy];
+    const bool rows = z.whole && y.whole;
     const int64_t row = ((image * p.out[0] + oz) * p.out[1] + oy) * p.out[2], wide = p.out[2];
     for (int64_t done = 0; done < wide; done += 16) {
       const int64_t ox = wide >= 16 ? std::min(done, wide - 16) : 0;
       const int lanes = int(std::min<int64_t>(wide, 16));
-      const bool whole = rows && Span(p, 2, ox).whole(p, 2) && Span(p, 2, ox + lanes - 1).whole(p, 2);
+      const bool whole = rows && spans[2][ox].whole && spans[2][ox + lanes - 1].whole;
       const int64_t from = start(oz, oy, ox);
       const U starts = all(uint32_t(from)) + scaled(uint32_t(p.stride[2]));
       Found found;
@@ -256,7 +260,7 @@ class Pool {
       } else {
         alignas(64) uint32_t firsts[16], low[16] = {}, high[16] = {};
         for (int l = 0; l < 16; ++l) {
-          const Span w(p, 2, ox + std::min(l, lanes - 1));
+          const Span w = spans[2][ox + std::min(l, lanes - 1)];
           firsts[l] = uint32_t(first(from + l * p.stride[2], z, y, w));
           if (BITMAP) {
             const uint64_t in = inside(z, y, w);
@@ -315,7 +319,7 @@ class Pool {
           const int64_t begin = ox * step - p.before[2] + i * p.dilation[2];
           const int64_t l0 = here ? (begin < 0 ? (-begin + step - 1) / step : 0) : 16;
           const int64_t l1 = std::min<int64_t>(lanes, begin < p.size[2] ? (p.size[2] - begin + step - 1) / step : 0);
-          const float* v = x + int32_t(shift[t]);
+          const float* v = x + shift[t];
           if (l0 == 0 && l1 == 16 && step == 1) {
             store(to, load(v));
             continue;
@@ -329,6 +333,7 @@ class Pool {
   const Pooling& p;
   int taps;
   bool fast;
+  std::vector<Span> spans[3];   // of each place on each axis
   std::vector<uint32_t> shift;  // flat distance of each tap from the first
 };
 

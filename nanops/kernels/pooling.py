@@ -13,6 +13,7 @@ from nanops.windows import Windows
 _COUNTS = [(name, ctypes.c_int64) for name in ("n", "channels", "channels_last", "word")]
 _KINDS = {"absolute": 0, "relative": 1, "isclose": 1, "ulps": 2}
 LARGEST_IMAGE = 2**31 - 1  # positions are 32-bit numbers inside
+GRAIN = 1 << 15  # numbers of an image from which on one more thread pays
 
 
 class _Pooling(ctypes.Structure):
@@ -42,7 +43,7 @@ def pool(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, value
     fill(call, windows, windows.counts)
     call.max_ties, call.kind = min(max_ties, 2**32 - 1), _KINDS[tolerance.kind]
     call.amount, call.floor = tolerance.bound(torch.float32), tolerance.floor
-    call.ulps, call.threads = int(min(tolerance.value, 2**32 - 1)), torch.get_num_threads()
+    call.ulps, call.threads = int(min(tolerance.value, 2**32 - 1)), _threads(x)
     _library().nan_pool(ctypes.byref(call))
 
 
@@ -58,8 +59,13 @@ def unpool(values: Tensor, ties: Tensor, windows: Windows, y: Tensor, *, nan_win
     call = _Unpooling(values=values.data_ptr(), ties=ties.data_ptr(), y=y.data_ptr(), n=y.shape[0], channels=y.shape[1])
     call.channels_last, call.word = channels_last(values), ties.element_size()
     fill(call, windows, values.shape[2:])
-    call.nan_wins, call.threads = nan_wins, torch.get_num_threads()
+    call.nan_wins, call.threads = nan_wins, _threads(y)
     _library().nan_unpool(ctypes.byref(call))
+
+
+def _threads(image: Tensor) -> int:
+    """Return how many threads an image is worth: torch's own number, fewer for a small one."""
+    return min(torch.get_num_threads(), 1 + image.numel() // GRAIN)
 
 
 def _library() -> ctypes.CDLL:

@@ -106,9 +106,10 @@ class Unpool {
           for (const Reach* j = axes[1].begin(y); j < axes[1].end(y); ++j)
             across.push_back({(image * p.out[0] + i->window) * p.out[1] + j->window,
                               (i->tap * p.kernel[1] + j->tap) * p.kernel[2]});
+        const bool simple = pairs && across.size() < 2;
         if (p.channels_last)
-          channels(r, across, reaches);
-        else if (pairs && across.size() < 2)
+          simple && p.channels >= 16 ? two_pixels(r, across) : channels(r, across, reaches);
+        else if (simple)
           two(r, across);
         else
           places(r, across);
@@ -153,6 +154,30 @@ class Unpool {
         }
       }
     }
+  }
+
+  // As `two`, channels last.
+  void two_pixels(int64_t row, const std::vector<Reach>& across) const {
+    const int64_t c = p.channels, wide = p.out[2], size = p.size[2];
+    float* y = p.y + row * size * c;
+    if (across.empty()) {
+      std::memset(y, 0, 4 * size * c);
+      return;
+    }
+    const int64_t from = across[0].window * wide, tap = across[0].tap, covered = std::min(2 * wide, size);
+    for (int64_t w = 0; 2 * w < covered; ++w, y += 2 * c) {
+      const float* values = p.values + (from + w) * c;
+      const T* words = ties + (from + w) * c;
+      const bool second = 2 * w + 1 < covered;
+      for (int64_t done = 0; done < c; done += 16) {
+        const int64_t k = std::min(done, c - 16);
+        const F v = load(values + k);
+        const Bitmaps<T> word(words + k, mask);
+        store(y + k, alone(v, word, tap));
+        if (second) store(y + c + k, alone(v, word, tap + 1));
+      }
+    }
+    std::memset(p.y + (row * size + covered) * c, 0, 4 * (size - covered) * c);
   }
 
   static F alone(F v, const Bitmaps<T>& word, int64_t tap) {
