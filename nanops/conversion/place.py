@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 from nanops import ledger
 from nanops.conversion.options import Options
@@ -86,7 +87,7 @@ def holds_nan(x: object) -> bool:
 
 def may_hold_nan(x: object) -> bool:
     """Return whether x is a tensor that may have a NaN: where a graph is traced, any may, since other inputs follow."""
-    if torch.jit.is_tracing():
+    if is_tracing():
         return isinstance(x, Tensor) and x.is_floating_point()
     return holds_nan(x)
 

@@ -5,6 +5,7 @@ from types import FunctionType
 from typing import Any
 
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 from nanops.conversion.options import Options
 from nanops.conversion.place import Place, holds_nan
@@ -75,7 +76,16 @@ def _low(at: Place) -> bool:
 def _batch_norm(at: Place, *args: Any, **kwargs: Any) -> Any:
     if _low(at):
         return _low_batch_norm(*args, **kwargs)
+    if is_tracing() and not _training(*args, **kwargs):  # without gradients it is torch's own, which traces
+        return at.function(*args, **kwargs)
     return normalization.nan_batch_norm(*args, **kwargs)
+
+
+def _training(
+    input: Tensor, mean: Any = None, var: Any = None, weight: Any = None, bias: Any = None, training: bool = False,
+    *rest: Any, **named: Any,
+) -> bool:  # fmt: skip
+    return training
 
 
 def _low_batch_norm(
