@@ -1,1 +1,1 @@
-"""A model of torch becomes one that knows NaN: its layers and its functional calls are replaced, its parameters shared."""
+"""A model of torch becomes one that knows NaN: its functions are replaced, its parameters shared."""

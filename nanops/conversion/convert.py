@@ -49,7 +49,7 @@ def convert(
             `background`; or "keep".
         count_padding: Whether padding zeros are valid values.
         uniform: Whether windows of constant background get their known output.
-        overrides: Other values of these options (except `pooling` and the final policy) by glob; the last match decides.
+        overrides: Other values of these options (not `pooling`, `final`) by glob; the last match decides.
 
     Raises:
         InputError: an option that makes no sense, a glob that matches no layer, a model that was converted before.
@@ -69,7 +69,8 @@ def convert(
     converted = copied(model)
     for path, module in list(converted.named_modules()):
         vars(module)["_nanops"] = Site(conversion, path, found[path])
-        module.__class__ = converted_class(type(module))
+        kind: Any = type(module)
+        module.__class__ = converted_class(kind)
     return converted
 
 

@@ -29,7 +29,7 @@ def check(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, Converted):
             name = f"layer {path!r} of the model" if path else "the model"
-            raise InputError(f"Expected a model that was not converted, but {name} was; nanops.restore gives the original.")
+            raise InputError(f"Expected a model before its conversion, but {name} was converted; see nanops.restore.")
         why = _reason(module)
         if why:
             name = f"layer {path!r}" if path else "the model"

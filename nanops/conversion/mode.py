@@ -1,7 +1,7 @@
 """How is a function that a layer calls replaced, without an edit of the model?
 
 By one table for modules and functional calls alike: every module of torch calls a function of torch in the end, and
-while a converted model runs, a `TorchFunctionMode` sees each of them. To exchange the modules themselves as well would be
+while a converted model runs, a `TorchFunctionMode` sees each of them. To exchange the modules themselves too would be
 a second way to the same operators, which does not see `F.max_pool2d` in a forward, a subclass, or a parametrized layer.
 Each module of the copy becomes a subclass of its own class, whose forward says which layer is running.
 """
@@ -18,7 +18,7 @@ from nanops.conversion.knowledge import CARRIED, HEADS, LOCAL, METADATA, SOFT, Z
 from nanops.conversion.options import Options
 from nanops.conversion.outputs import finish
 from nanops.conversion.place import Place, holds_nan, mark, may_hold_nan, pool_of, tensors
-from nanops.conversion.replacements import REPLACEMENTS
+from nanops.conversion.replacements import REPLACEMENTS, note_dense
 from nanops.errors import InputError
 
 
@@ -30,7 +30,7 @@ class Conversion:
 
 
 class Site:
-    """What a converted module knows of itself: its path, "" for the model, and its options, None where it stays stock."""
+    """What a converted module knows of itself: its path, "" for the model, and its options, None if it stays."""
 
     def __init__(self, conversion: Conversion, path: str, options: Options | None) -> None:
         self.conversion, self.path, self.options = conversion, path, options
@@ -68,7 +68,8 @@ class Converted:
 
 
 def _final(site: Site) -> Place:
-    return Place(site.layer, site.path, site.options, site.conversion.final, site.conversion.background, finish, "output")
+    whole = site.conversion
+    return Place(site.layer, site.path, site.options, whole.final, whole.background, finish, "output")
 
 
 @cache
@@ -143,7 +144,7 @@ def _ours(func: Callable[..., Any]) -> bool:
 
 
 # A compiled graph breaks here, and the operators run as they do without: they choose their kernel by the values.
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _dispatch(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any], tied: bool) -> Any:
     if tied and not (at.name.startswith("max_unpool") and at.options is not None):
         return _carry(at, args, kwargs)
@@ -151,8 +152,9 @@ def _dispatch(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any], tied: bo
         if at.name in REPLACEMENTS:
             if at.options is not None:
                 return REPLACEMENTS[at.name](at, *args, **kwargs)
-            # Copying a value to its place spreads no NaN.
-            return at.function(*args, **kwargs) if at.name in LOCAL else _stock(at, args, kwargs)
+            if at.name in LOCAL:  # an unpool copies, which spreads no NaN
+                return at.function(*args, **kwargs)
+            return note_dense(at, _stock(at, args, kwargs), args, kwargs)
         if at.name in ZEROED:
             return _stock(at, args, kwargs)
         if at.name in HEADS:
@@ -207,5 +209,5 @@ def _head(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return at.function(at.zeroed(first), *args[1:], **rest)
     axis = rest.get("dim", other if isinstance(other, int) and at.name != "topk" else None)
     if axis is None or axis % first.dim() != 1:
-        raise at.refuse(f"{at.name} along axis {axis} meets a NaN, and final='background' knows classes along axis 1 only")
+        raise at.refuse(f"{at.name} along axis {axis} meets a NaN; final='background' knows classes along axis 1")
     return at.function(at.replaced(first, "background", at.name), *args[1:], **rest)

@@ -82,8 +82,8 @@ def resolve(
     overrides = overrides or {}
     for glob in [*globs, *overrides]:
         if not any(_selects(glob, paths) for paths in names):
-            paths = [path for each in names for path in each if path]
-            raise InputError(f"Expected a glob that matches a layer, got {glob!r}{nearest(glob, paths)}.")
+            known = [path for each in names for path in each if path]
+            raise InputError(f"Expected a glob that matches a layer, got {glob!r}{nearest(glob, known)}.")
     for given in overrides.values():
         for name in given:
             if name not in OVERRIDABLE:

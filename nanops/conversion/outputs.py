@@ -11,7 +11,10 @@ from torch import Tensor
 from nanops.conversion.place import Place, may_hold_nan, pool_of
 
 
-@torch.compiler.disable
+_PLAIN = (bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def finish(at: Place, output: Any) -> Any:
     """Return an output with the NaNs of its tensors replaced; the very output where there is none.
 
@@ -22,7 +25,7 @@ def finish(at: Place, output: Any) -> Any:
     """
     if isinstance(output, Tensor):
         return _finish_tensor(at, output)
-    if output is None or isinstance(output, (bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)):
+    if output is None or isinstance(output, _PLAIN):
         return output
     if isinstance(output, MutableMapping):
         found = {key: finish(at, value) for key, value in output.items()}

@@ -100,12 +100,13 @@ def shape_of(x: Tensor) -> tuple[int, ...]:
 
 @contextmanager
 def _untraced() -> Iterator[None]:
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # type: ignore[arg-type]
+    inside: Any = torch._C
+    state = inside._get_tracing_state()
+    inside._set_tracing_state(None)
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        inside._set_tracing_state(state)
 
 
 def tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -36,7 +36,8 @@ def max_pool(dims: int, with_indices: bool) -> Callable[..., Any]:
         assert options is not None
         kernel = expand(kernel_size, dims, "kernel_size")
         step = kernel if stride is None or stride in ((), []) else expand(stride, dims, "stride")
-        window = (kernel, step, expand(padding, dims, "padding", least=0), expand(dilation, dims, "dilation"), ceil_mode)
+        pad, between = expand(padding, dims, "padding", least=0), expand(dilation, dims, "dilation")
+        window = (kernel, step, pad, between, ceil_mode)
         if with_indices and options.tied:
             values, ties = _tied(dims, options, input, window)
             return values, mark(ties, Pool(at.path or at.layer, shape_of(input)[-dims:], *window[:4]))

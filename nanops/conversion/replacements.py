@@ -7,15 +7,18 @@ from typing import Any
 from torch import Tensor
 from torch.jit._trace import is_tracing
 
+from nanops import ledger
 from nanops.conversion.options import Options
 from nanops.conversion.place import Place, holds_nan
 from nanops.conversion.pools import max_pool, max_unpool
+from nanops.dense import dense_call
 from nanops.functional import convolution, normalization, transposed
 from nanops.functional.resize import AXES, nan_interpolate
 
 Replacement = Callable[..., Any]
 _CONV = {1: convolution.nan_conv1d, 2: convolution.nan_conv2d, 3: convolution.nan_conv3d}
-_TRANSPOSED = {1: transposed.nan_conv_transpose1d, 2: transposed.nan_conv_transpose2d, 3: transposed.nan_conv_transpose3d}
+_TRANSPOSED = {1: transposed.nan_conv_transpose1d, 2: transposed.nan_conv_transpose2d,
+               3: transposed.nan_conv_transpose3d}  # fmt: skip
 
 
 def _options(at: Place) -> Options:
@@ -105,7 +108,8 @@ def _low_instance_norm(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
     use_input_stats: bool, momentum: float, eps: float, cudnn_enabled: bool = True,
 ) -> Any:  # fmt: skip
-    return normalization.nan_instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    stats = running_mean, running_var, weight, bias
+    return normalization.nan_instance_norm(input, *stats, use_input_stats, momentum, eps)
 
 
 def _group_norm(
@@ -135,3 +139,26 @@ REPLACEMENTS: dict[str, Replacement] = {
     "group_norm": _group_norm,
     "layer_norm": _layer_norm,
 }
+
+
+def note_dense(at: Place, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Report the convolution of a layer that stays as it is, and return its output."""
+    if at.name.startswith("conv") and at.name != "convolution" and ledger.listening():
+        transposed = at.name.startswith("conv_transpose")
+        call = (_dense_transpose if transposed else _dense)(output, *args, **kwargs)
+        ledger.note(call)
+    return output
+
+
+def _dense(
+    output: Tensor, input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1,
+) -> ledger.Call:  # fmt: skip
+    return dense_call(input, weight, output, stride, 0, dilation, groups)
+
+
+def _dense_transpose(
+    output: Tensor, input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
+    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+) -> ledger.Call:  # fmt: skip
+    return dense_call(input, weight, output, stride, padding, dilation, groups, transposed=True)

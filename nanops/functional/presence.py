@@ -24,8 +24,8 @@ def check_floating(x: Tensor, least: int, most: int | None, shape: str) -> None:
 def known_clean(x: Tensor) -> bool:
     """Return whether x is known to have no NaN, which lets a caller return torch's own result.
 
-    It is False while a graph is compiled or traced and on the meta device, where no value is known: every operator has a second
-    way, without a branch, that gives the same numbers.
+    It is False while a graph is compiled or traced and on the meta device, where no value is known: every operator
+    has a second way, without a branch, that gives the same numbers.
     """
     if torch.compiler.is_compiling() or is_tracing() or x.is_meta:
         return False
