@@ -10,7 +10,6 @@ from torch import Tensor
 
 from nanops.conversion.place import Place, may_hold_nan, pool_of
 
-
 _PLAIN = (bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
 
 
