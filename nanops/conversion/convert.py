@@ -6,7 +6,7 @@ from typing import Any
 from torch import Generator, nn
 
 from nanops.conversion.copying import check, copied
-from nanops.conversion.mode import Conversion, Converted, Site, converted_class
+from nanops.conversion.mode import Conversion, Converted, Site, become
 from nanops.conversion.options import Options, resolve
 from nanops.errors import InputError
 from nanops.functional.final import check_policy
@@ -69,8 +69,7 @@ def convert(
     converted = copied(model)
     for path, module in list(converted.named_modules()):
         vars(module)["_nanops"] = Site(conversion, path, found[path])
-        kind: Any = type(module)
-        module.__class__ = converted_class(kind)
+        become(module)
     return converted
 
 

@@ -63,6 +63,21 @@ def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from (b for b in module._buffers.values() if b is not None)
 
 
+def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
+    """Yield the tensors in a value, also those of modules in a list that is no ModuleList."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from (t for v in value.values() for t in _tensors(v, seen))
+    elif isinstance(value, (list, tuple, set)):
+        yield from (t for v in value for t in _tensors(v, seen))
+    elif isinstance(value, nn.Module):
+        yield from _tensors(vars(value), seen)
+
+
 def copied(model: nn.Module) -> nn.Module:
     """Return a copy whose modules are new and whose tensors and hooks are those of the original.
 
@@ -70,11 +85,10 @@ def copied(model: nn.Module) -> nn.Module:
         ConversionError: something in it cannot be copied.
     """
     memo: dict[int, Any] = {}
-    modules = set(model.modules())
+    modules, seen = set(model.modules()), set[int]()
     for module in modules:
-        shared = [*_own_tensors(module), *(v for v in vars(module).values() if isinstance(v, Tensor)), *_hooks(module)]
         # A hook that is a method of a module belongs to the copy of that module.
-        for thing in shared:
+        for thing in [*_tensors(vars(module), seen), *_hooks(module)]:
             if not (isinstance(thing, MethodType) and thing.__self__ in modules):
                 memo[id(thing)] = thing
     try:

@@ -19,7 +19,7 @@ from nanops.conversion.options import Options
 from nanops.conversion.outputs import finish
 from nanops.conversion.place import Place, holds_nan, mark, may_hold_nan, pool_of, tensors
 from nanops.conversion.replacements import REPLACEMENTS, note_dense
-from nanops.errors import InputError
+from nanops.errors import ConversionError, InputError
 
 
 class Conversion:
@@ -72,9 +72,21 @@ def _final(site: Site) -> Place:
     return Place(site.layer, site.path, site.options, whole.final, whole.background, finish, "output")
 
 
+def become(module: nn.Module) -> None:
+    """Make a module one of a subclass of its class, whose forward says which layer is running.
+
+    Raises:
+        ConversionError: Python does not allow it for this class.
+    """
+    kind: Any = type(module)
+    try:
+        module.__class__ = _subclass(kind)
+    except TypeError as error:
+        raise ConversionError(f"Cannot convert a {kind.__name__}: its class cannot be extended ({error}).") from error
+
+
 @cache
-def converted_class(kind: type[nn.Module]) -> type[nn.Module]:
-    """Return the subclass of a class whose forward says which layer is running."""
+def _subclass(kind: Any) -> Any:
     return type(kind.__name__, (Converted, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
 
 

@@ -1,11 +1,13 @@
 """A conversion leaves the original as it was, shares its tensors, and is undone."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import nanops
 from nanops import InputError
@@ -48,7 +50,10 @@ def test_restore_returns_the_original():
     assert nanops.restore(nanops.convert(model)) is model
 
 
-@pytest.mark.parametrize("thing", [Modules(), "a string", nanops.convert(Modules()).conv1], ids=["stock", "str", "layer"])
+THINGS = {"stock": Modules(), "str": "a string", "layer": nanops.convert(Modules()).conv1}
+
+
+@pytest.mark.parametrize("thing", THINGS.values(), ids=THINGS)
 def test_restore_refuses_what_convert_did_not_return(thing):
     with pytest.raises(InputError, match=r"made by nanops\.convert, got"):
         nanops.restore(thing)
@@ -79,6 +84,35 @@ def test_a_model_is_converted_in_several_ways_at_once():
     expected = one(image()), two(image())
     assert not same_bits(*expected)
     assert same_bits(one(image()), expected[0]) and same_bits(two(image()), expected[1])
+
+
+def test_threads_convert_for_themselves():
+    model = seeded(Modules())
+    converted = nanops.convert(model)
+    expected = converted(image()), model(image())
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda m: m(image()), [converted, model] * 20))
+    assert all(same_bits(y, expected[i % 2]) for i, y in enumerate(found))
+
+
+def test_a_checkpoint_computes_the_same_again():
+    class Checkpointed(Modules):
+        def forward(self, x):
+            y, i = self.pool(torch.relu(self.conv1(x)))
+            y = checkpoint(self.middle, self.unpool(y, i), use_reentrant=False)
+            return self.conv2(y)
+
+    class Plain(Modules):
+        def forward(self, x):
+            y, i = self.pool(torch.relu(self.conv1(x)))
+            return self.conv2(self.middle(self.unpool(y, i)))
+
+    gradients = []
+    for kind in (Checkpointed, Plain):
+        model = seeded(kind())
+        nanops.convert(model, threshold=0.3)(image()).square().sum().backward()
+        gradients.append(model.middle.weight.grad)
+    assert torch.equal(*gradients) and gradients[0].abs().sum() > 0
 
 
 def test_an_exception_ends_the_conversion():
@@ -185,3 +219,26 @@ def test_an_output_without_nan_is_the_very_output():
         return made[0]
 
     assert nanops.convert(Tail(tail))(image()) is made[0]
+
+
+def test_tensors_outside_the_lists_of_torch_are_shared_too():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = [nn.Conv2d(1, 1, 3)]
+            self.scale = {"a": torch.ones(1)}
+
+        def forward(self, x):
+            return self.layers[0](x) * self.scale["a"]
+
+    model = Hidden()
+    converted = nanops.convert(model)
+    assert converted.layers[0] is not model.layers[0] and converted.layers[0].weight is model.layers[0].weight
+    assert converted.scale["a"] is model.scale["a"] and same_bits(converted(image()), model(image()))
+
+
+def test_a_graph_of_torch_fx_is_converted():
+    model = seeded(Modules())
+    traced = nanops.convert(torch.fx.symbolic_trace(model), threshold=0.3)
+    assert same_bits(traced(image()), nanops.convert(model, threshold=0.3)(image()))
+    assert not same_bits(traced(image()), model(image()))

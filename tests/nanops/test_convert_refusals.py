@@ -172,7 +172,8 @@ def test_ties_are_not_returned():
 
 
 def test_an_unpool_has_the_window_of_its_pool():
-    with pytest.raises(ConversionError, match=r"layer 'unpool': it unpools kernel \(3, 3\).* its pool pool had kernel \(2, 2\)"):
+    sentence = r"layer 'unpool': it unpools kernel \(3, 3\).* its pool pool had kernel \(2, 2\)"
+    with pytest.raises(ConversionError, match=sentence):
         nanops.convert(Indices(lambda i: i, kernel_size=3, stride=2))(image())
 
 
