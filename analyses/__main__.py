@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analyses.commands import benchmark, evaluate, fidelity, train, unseen
+from analyses.commands import benchmark, evaluate, fidelity, skipping, train, unseen
 from mcaprobe.errors import InputError, RunFailure
 
 COMMANDS = (
@@ -13,6 +13,7 @@ COMMANDS = (
     fidelity,
     unseen,
     benchmark,
+    skipping,
 )  # a new subcommand: a file in analyses/commands with add(subparsers), and its name here
 
 

@@ -11,7 +11,7 @@ from nanops.functional.resize import nan_interpolate
 from nanops.functional.unpooling import conservative_max_unpool2d
 from tests.nanops.images import same_bits
 from tests.nanops.nets import seeded
-from tests.nanops.relaynet import ReLayNet
+from analyses.models.relaynet import ReLayNet
 from tests.shared_data import shared
 
 

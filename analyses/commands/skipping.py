@@ -1,0 +1,86 @@
+"""`python -m analyses skipping`: what converted networks skip on real slices, and what the wall clock gains."""
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from analyses import provenance
+from analyses.benchmarks.config import cores
+from analyses.benchmarks.nan_conv import Setting
+from analyses.benchmarks.record import load_average
+from analyses.experiments.skipping import COLUMNS, TOTAL, Subject, run
+from analyses.experiments.unseen import inputs_in
+from analyses.figures.skipping import markdown
+from analyses.models.demo import INPUT_OPTIONS, build_model
+from analyses.models.relaynet import load_relaynet
+from analyses.results_files import write_rows
+from mcaprobe.errors import InputError
+from mcaprobe.loading import load_input
+
+RESULT = provenance.ROOT / "analyses" / "results" / "skipping.csv"
+ABOUT = (
+    "rows: a layer, or the network in total; skipped: windows of NaN; filled: windows of background that got a known "
+    "output; window_share, mac_share: skipped, of windows and of multiply-accumulates; mean_over_layers: the paper's "
+    "figure; executed_share: multiply-accumulates made, of those of a dense network; labels_changed: against stock; "
+    "speed_up: stock in its faster memory format over ours in channels last, timed by turns in the same run"
+)
+OCT = (
+    "ReLayNet was trained on retinal OCT, of which no image was at hand: the brain slice shows its ties, not its labels"
+)
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand and its options."""
+    p = subparsers.add_parser("skipping", help="what converted networks skip on real slices", description=__doc__)
+    p.add_argument("--data", type=Path, default=provenance.ROOT.parent / "shared" / "data", help="where the data are")
+    p.add_argument("--repetitions", type=int, default=5, help="how often each network is timed (%(default)s)")
+    p.add_argument("--threads", type=int, nargs="+", help="thread counts (1 and all cores)")
+    p.add_argument("--out", type=Path, default=RESULT, help="the CSV to write (%(default)s)")
+    p.set_defaults(function=skipping)
+
+
+def subjects_in(data: Path) -> list[Subject]:
+    """Return the demo's network on the template and the images that are present, and ReLayNet if it is."""
+    demo = build_model()
+    images = [(i.name, load_input(i.path, demo, {}).tensor) for i in inputs_in(data)]
+    found = [Subject("demo network, 24 filters", demo, name, x) for name, x in images]
+    path = data / "models" / "relaynet" / "relaynet_good_state_dict.pt"
+    if path.is_file():
+        middle = images[0][1][:, int(INPUT_OPTIONS["context"]) :][:, :1]  # type: ignore[call-overload]
+        found.append(Subject("ReLayNet, published parameters", load_relaynet(path), images[0][0], middle))
+    return found
+
+
+def skipping(args: argparse.Namespace) -> int:
+    """Measure, write rows and manifest, print the table that the README shows."""
+    if args.repetitions < 1:
+        raise InputError(f"Expected --repetitions of at least 1, got {args.repetitions}.")
+    counts = tuple(dict.fromkeys(args.threads or (1, cores())))
+    if not all(1 <= count <= cores() for count in counts):
+        raise InputError(f"Expected --threads between 1 and the {cores()} cores of this machine, got {args.threads}.")
+    console, start, load = Console(), time.monotonic(), load_average()
+    setting = Setting(args.repetitions, counts, seconds=0.0)
+    with console.status("") as status:
+        rows = run(subjects_in(args.data), setting, progress=status.update)
+    texts = [{name: _text(row.get(name)) for name in COLUMNS} for row in rows]
+    manifest = {
+        "about": ABOUT, "note": OCT, "command": "python -m analyses " + shlex.join(sys.argv[1:]),
+        "date": provenance.now(), "commit": provenance.commit(), "machine": provenance.machine(), "cores": cores(),
+        "versions": provenance.versions(), "repetitions": args.repetitions,
+        "seconds": round(time.monotonic() - start, 1), "load_before": [round(value, 2) for value in load],
+    }  # fmt: skip
+    write_rows(args.out, texts, manifest)
+    for line in markdown(texts):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{args.out}: {len(texts)} rows, {sum(row['layer'] == TOTAL for row in texts)} of whole networks")
+    return 0
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

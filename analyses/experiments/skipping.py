@@ -1,0 +1,110 @@
+"""What do converted networks skip on real slices, what changes in their labels, and what does the wall clock gain?"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import nanops
+from analyses.benchmarks.nan_conv import Setting, by_turns
+from analyses.benchmarks.operators import threads
+from analyses.benchmarks.timing import spread
+
+Row = dict[str, Any]
+# Of a network's row (layer "total"): mean_over_layers is the paper's figure, mac_share that of its work. speed_up:
+# stock's median in its faster memory format over ours in channels last.
+COLUMNS = (
+    "network", "input", "pooling", "threshold", "uniform", "layer", "windows", "skipped", "filled", "window_share",
+    "mac_share", "executed_share", "mean_over_layers", "nan_at_the_end", "labels", "labels_changed", "threads",
+    "repetitions", "stock_format", "stock_ms", "ms", "low_ms", "high_ms", "speed_up", "speed_up_low", "speed_up_high",
+)  # fmt: skip
+TOTAL = "total"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Options of a conversion."""
+
+    pooling: str | None
+    threshold: float
+    uniform: bool = False
+
+    @property
+    def name(self) -> str:
+        """A key for timing."""
+        return f"{self.pooling} {self.threshold} {self.uniform}"
+
+
+METHODS = (
+    *(Method("conservative", t) for t in (1.0, 0.8, 0.5, 0.4)),
+    *(Method("aggressive", t) for t in (1.0, 0.5)),
+    *(Method("hybrid", t) for t in (1.0, 0.5)),
+    Method(None, 0.5, True),
+    Method("conservative", 0.5, True),
+    Method("hybrid", 0.5, True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A network, in eval mode, and its input, (N, C, H, W)."""
+
+    network: str
+    model: nn.Module
+    input: str
+    x: Tensor
+
+
+def run(
+    subjects: Sequence[Subject], setting: Setting, methods: Sequence[Method] = METHODS,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Row]:  # fmt: skip
+    """Return a row for each network, method and layer, and one in total with labels and times for each thread count."""
+    with torch.inference_mode():
+        return [row for subject in subjects for row in _rows(subject, setting, methods, progress)]
+
+
+def _rows(
+    subject: Subject, setting: Setting, methods: Sequence[Method], progress: Callable[[str], None]
+) -> Iterator[Row]:
+    plain, last = subject.x.contiguous(), subject.x.contiguous(memory_format=torch.channels_last)
+    subject.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    converted = {m: nanops.convert(subject.model, m.pooling, m.threshold, uniform=m.uniform) for m in methods}
+    labels = subject.model(last).argmax(1)
+    about = {"network": subject.network, "input": subject.input}
+    times = {}
+    for count in setting.threads:
+        with threads(count):
+            calls = {m.name: partial(model, last) for m, model in converted.items()}
+            stock = {"channels_last": partial(subject.model, last), "contiguous": partial(subject.model, plain)}
+            times[count] = by_turns(stock, calls, setting, partial(_say, progress, subject, count))
+    for method, model in converted.items():
+        with nanops.count_skipped(model) as skipped:
+            y = model(last)
+        cells = about | {"pooling": method.pooling or "", "threshold": method.threshold, "uniform": method.uniform}
+        for layer, t in {**skipped.layers, TOTAL: skipped.total}.items():
+            shares = {"window_share": t.window_share, "mac_share": t.mac_share, "executed_share": t.executed_share}
+            row = cells | {"layer": layer, "windows": t.windows, "skipped": t.skipped, "filled": t.uniform} | shares
+            if layer != TOTAL:
+                yield row
+                continue
+            changed = int((y.argmax(1) != labels).sum())
+            row |= {"mean_over_layers": skipped.mean_over_layers, "labels": labels.numel(), "labels_changed": changed,
+                    "nan_at_the_end": sum(int(r.nans.sum()) for r in skipped.replaced)}  # fmt: skip
+            for count, found in times.items():
+                fastest = min(("channels_last", "contiguous"), key=lambda name, f=found: f[name].median)
+                ours, theirs = found[method.name], found[fastest]
+                speed_up = theirs.median / ours.median
+                low, high = spread([speed_up, *(1 / r for r in ours.ratios(theirs))])
+                yield row | {
+                    "threads": count, "repetitions": len(ours.turns), "stock_format": fastest,
+                    "stock_ms": 1e3 * theirs.median, "ms": 1e3 * ours.median, "low_ms": 1e3 * min(ours.all),
+                    "high_ms": 1e3 * max(ours.all), "speed_up": speed_up, "speed_up_low": low, "speed_up_high": high,
+                }  # fmt: skip
+
+
+def _say(progress: Callable[[str], None], subject: Subject, count: int, text: str) -> None:
+    progress(f"{subject.network}, {subject.input}, {count} threads, {text}")
