@@ -18,7 +18,7 @@ constexpr int64_t COPIES = 20 << 10;  // bytes of them
 struct Plan {
   const Convolution& c;
   int64_t inputs, outputs;  // of a group
-  int64_t room;             // outputs rounded up to whole vectors
+  int64_t room;             // outputs rounded up to whole octets
   bool joined;              // a row of taps is one run of numbers
   int64_t length;           // of a segment
   int segments;
@@ -26,7 +26,7 @@ struct Plan {
   std::vector<int64_t> shift, rows;  // of a segment from the first: numbers, pixels
 
   explicit Plan(const Convolution& c)
-      : c(c), inputs(c.inputs()), outputs(c.outputs / c.groups), room(16 * micro::vectors(outputs)),
+      : c(c), inputs(c.inputs()), outputs(c.outputs / c.groups), room(micro::OCTET * micro::octets(outputs)),
         joined(c.groups == 1 && c.dilation[2] == 1), length(joined ? c.kernel[2] * inputs : inputs),
         segments(int(joined ? c.kernel[0] * c.kernel[1] : c.taps())), direct(outputs == room) {
     for (int64_t z = 0; z < c.kernel[0]; ++z)
@@ -166,7 +166,7 @@ class Batch {
   explicit Batch(const Plan& p)
       : p_(p), fill_(p), pointers_(size_t(OTHERS * p.segments)), packed_(size_t(OTHERS * p.segments * p.length)),
         apart_(p.direct ? 0 : size_t(BATCH * p.room)), mask_(p.c.background ? NAN_MASK : -1) {
-    const int step = micro::WINDOWS[micro::next(micro::vectors(p.outputs))];
+    const int step = micro::WINDOWS[micro::next(micro::octets(p.outputs))];
     const int64_t fit = COPIES / (4 * p.segments * p.length);
     most_ = int(std::clamp<int64_t>(fit / step * step, step, OTHERS / step * step));
   }
@@ -402,19 +402,19 @@ bool background_output(const Plan& p, Batch& batch, const int32_t* counts, float
 
 // Numbers that nan_pack writes.
 NAN_API int64_t nan_pack_size(const Convolution* c) {
-  return c->groups * 16 * micro::vectors(c->outputs / c->groups) * (c->taps() * c->inputs() + 1);
+  return c->groups * micro::OCTET * micro::octets(c->outputs / c->groups) * (c->taps() * c->inputs() + 1);
 }
 
 // Weights (outputs, inputs, taps), with strides between them, as the micro-kernels read them: for each group its blocks
-// of outputs, then the bias, both padded to whole vectors.
+// of outputs, then the bias, both padded to whole octets.
 NAN_API int64_t nan_pack(const Convolution* c, const float* weight, const int64_t* strides, const float* bias, float* to) {
   const int64_t outputs = c->outputs / c->groups, inputs = c->inputs(), taps = c->taps();
   const int64_t size = nan_pack_size(c) / c->groups;
   for (int64_t g = 0; g < c->groups; ++g) {
     int64_t first = 0;
     float* block = to + g * size;
-    for (int left = micro::vectors(outputs); left > 0;) {
-      const int64_t wide = 16 * micro::next(left);
+    for (int left = micro::octets(outputs); left > 0;) {
+      const int64_t wide = micro::OCTET * micro::next(left);
 #pragma omp parallel for num_threads(c->threads) schedule(static)
       for (int64_t t = 0; t < taps; ++t)
         for (int64_t i = 0; i < inputs; ++i) {
@@ -426,9 +426,9 @@ NAN_API int64_t nan_pack(const Convolution* c, const float* weight, const int64_
         }
       block += taps * inputs * wide;
       first += wide;
-      left -= int(wide / 16);
+      left -= int(wide / micro::OCTET);
     }
-    std::fill(block, block + 16 * micro::vectors(outputs), 0.0f);
+    std::fill(block, block + micro::OCTET * micro::octets(outputs), 0.0f);
     if (bias) std::copy(bias + g * outputs, bias + (g + 1) * outputs, block);
   }
   return 0;
