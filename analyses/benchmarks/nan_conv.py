@@ -1,13 +1,16 @@
 """How fast is the NaN convolution beside torch's own, both timed by turns in the same run?"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+import nanops
 from analyses.benchmarks.nan_cases import CASE_PATTERNS, CASES, GROWING, GROWING_PATTERNS, Case, with_nan
+from analyses.benchmarks.networks import Method, Subject, subjects
 from analyses.benchmarks.operators import threads
 from analyses.benchmarks.timing import Times, calls_within, interleave, spread
 from nanops import functional, ledger
@@ -16,7 +19,9 @@ Row = dict[str, Any]
 CONV = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
 NAN_CONV = {1: functional.nan_conv1d, 2: functional.nan_conv2d, 3: functional.nan_conv3d}
 LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
-OPERATORS, GROWTH = "operators", "growing sizes"
+OPERATORS, GROWTH, TOTAL = "operators", "growing sizes", "all convolutions"
+LEAST_OF_A_NETWORK = 0.97
+NETWORK_METHODS = (Method("conservative", 0.5), Method("aggressive", 0.5), Method(None, 0.5))
 # speed_up: stock's median, in its faster memory format, over ours; ideal: what skipping alone would give;
 # executed: multiply-accumulates that our kernel made, of those of a dense one.
 COLUMNS = (
@@ -41,8 +46,14 @@ class Setting:
 
 
 def run(setting: Setting, progress: Callable[[str], None] = lambda _: None) -> list[Row]:
-    """Return a row for each case, pattern and thread count."""
-    return list(_rows(setting, progress))
+    """Return a row for each case, pattern and thread count, and for each convolution of the networks."""
+    short = replace(setting, seconds=setting.seconds / 3)
+    rows = list(_rows(setting, progress))
+    chosen = {subject.network: subject for subject in reversed(subjects())}  # each on the template
+    for subject in reversed(chosen.values()):
+        for method in NETWORK_METHODS:
+            rows += network(subject, method, short, progress)
+    return rows
 
 
 def _rows(setting: Setting, progress: Callable[[str], None]) -> Iterator[Row]:
@@ -52,6 +63,61 @@ def _rows(setting: Setting, progress: Callable[[str], None]) -> Iterator[Row]:
                 for case in cases:
                     for row in time_case(case, patterns, setting, progress):
                         yield {"part": part, "subject": case.name, "threads": count} | row
+
+
+def network(
+    subject: Subject, method: Method, setting: Setting, progress: Callable[[str], None] = lambda _: None
+) -> list[Row]:
+    """Return a row for each convolution of a converted network, on the NaNs that arise there, and one for their sum."""
+    rows: list[Row] = []
+    with torch.inference_mode():
+        inputs = convolution_inputs(subject, method)
+        for count in setting.threads:
+            with threads(count):
+                here = [_layer(name, module, x, setting, progress) for name, (module, x) in inputs.items()]
+            stock, ours = (sum(row[name] for row in here) for name in ("stock_ms", "ms"))
+            total = {"subject": TOTAL, "repetitions": setting.repetitions, "stock_ms": stock, "ms": ours,
+                     "speed_up": stock / ours, "least": LEAST_OF_A_NETWORK,
+                     "met": bool(stock / ours >= LEAST_OF_A_NETWORK)}  # fmt: skip
+            part = f"{subject.network}, {subject.input}"
+            pattern = f"{method.pooling}, {method.threshold:g}"
+            rows += [{"part": part, "pattern": pattern, "threads": count} | row for row in (*here, total)]
+    return rows
+
+
+def convolution_inputs(subject: Subject, method: Method) -> dict[str, tuple[torch.nn.Conv2d, Tensor]]:
+    """Return the input of each convolution of the converted network, channels last, and the stock module."""
+    model = subject.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    converted = nanops.convert(model, method.pooling, method.threshold, uniform=method.uniform)
+    stock = dict(model.named_modules())
+    found: dict[str, tuple[torch.nn.Conv2d, Tensor]] = {}
+
+    def keep(name: str, args: tuple[Any, ...]) -> None:
+        found[name] = (stock[name], args[0].detach().contiguous(memory_format=torch.channels_last))
+
+    for name, module in converted.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, args, name=name: keep(name, args))
+    converted(subject.x.contiguous(memory_format=torch.channels_last))
+    return found
+
+
+def _layer(
+    name: str, module: torch.nn.Conv2d, x: Tensor, setting: Setting, progress: Callable[[str], None]
+) -> Row:
+    clean = x.nan_to_num(nan=0.0)
+    weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
+    options: dict[str, Any] = {
+        "stride": module.stride, "padding": module.padding, "dilation": module.dilation, "groups": module.groups,
+    }  # fmt: skip
+    stock = {
+        "channels_last": partial(CONV[2], clean, weight.contiguous(memory_format=torch.channels_last), bias, **options),
+        "contiguous": partial(CONV[2], clean.contiguous(), weight.contiguous(), bias, **options),
+    }
+    ours = {"ours": partial(functional.nan_conv2d, x, weight, bias, **options)}
+    found = by_turns(stock, ours, setting, lambda text: progress(f"{name}, {text}"))
+    fastest = min(stock, key=lambda key: found[key].median)
+    return {"subject": name} | compared(found["ours"], found[fastest], fastest, ours["ours"], None)
 
 
 def time_case(

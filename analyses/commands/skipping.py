@@ -11,15 +11,12 @@ from rich.console import Console
 from analyses import provenance
 from analyses.benchmarks.config import cores
 from analyses.benchmarks.nan_conv import Setting
+from analyses.benchmarks.networks import DATA, subjects
 from analyses.benchmarks.record import load_average
-from analyses.experiments.skipping import COLUMNS, TOTAL, Subject, run
-from analyses.experiments.unseen import inputs_in
+from analyses.experiments.skipping import COLUMNS, TOTAL, run
 from analyses.figures.skipping import markdown
-from analyses.models.demo import INPUT_OPTIONS, build_model
-from analyses.models.relaynet import load_relaynet
 from analyses.results_files import write_rows
 from mcaprobe.errors import InputError
-from mcaprobe.loading import load_input
 
 RESULT = provenance.ROOT / "analyses" / "results" / "skipping.csv"
 ABOUT = (
@@ -36,23 +33,11 @@ OCT = (
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand and its options."""
     p = subparsers.add_parser("skipping", help="what converted networks skip on real slices", description=__doc__)
-    p.add_argument("--data", type=Path, default=provenance.ROOT.parent / "shared" / "data", help="where the data are")
+    p.add_argument("--data", type=Path, default=DATA, help="where the data are")
     p.add_argument("--repetitions", type=int, default=5, help="how often each network is timed (%(default)s)")
     p.add_argument("--threads", type=int, nargs="+", help="thread counts (1 and all cores)")
     p.add_argument("--out", type=Path, default=RESULT, help="the CSV to write (%(default)s)")
     p.set_defaults(function=skipping)
-
-
-def subjects_in(data: Path) -> list[Subject]:
-    """Return the demo's network on the template and the images that are present, and ReLayNet if it is."""
-    demo = build_model()
-    images = [(i.name, load_input(i.path, demo, {}).tensor) for i in inputs_in(data)]
-    found = [Subject("demo network, 24 filters", demo, name, x) for name, x in images]
-    path = data / "models" / "relaynet" / "relaynet_good_state_dict.pt"
-    if path.is_file():
-        middle = images[0][1][:, int(INPUT_OPTIONS["context"]) :][:, :1]  # type: ignore[call-overload]
-        found.append(Subject("ReLayNet, published parameters", load_relaynet(path), images[0][0], middle))
-    return found
 
 
 def skipping(args: argparse.Namespace) -> int:
@@ -65,7 +50,7 @@ def skipping(args: argparse.Namespace) -> int:
     console, start, load = Console(), time.monotonic(), load_average()
     setting = Setting(args.repetitions, counts, seconds=0.0)
     with console.status("") as status:
-        rows = run(subjects_in(args.data), setting, progress=status.update)
+        rows = run(subjects(args.data), setting, progress=status.update)
     texts = [{name: _text(row.get(name)) for name in COLUMNS} for row in rows]
     manifest = {
         "about": ABOUT, "note": OCT, "command": "python -m analyses " + shlex.join(sys.argv[1:]),

@@ -1,15 +1,14 @@
 """What do converted networks skip on real slices, what changes in their labels, and what does the wall clock gain?"""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 import nanops
 from analyses.benchmarks.nan_conv import Setting, by_turns
+from analyses.benchmarks.networks import Method, Subject
 from analyses.benchmarks.operators import threads
 from analyses.benchmarks.timing import spread
 
@@ -24,20 +23,6 @@ COLUMNS = (
 TOTAL = "total"
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
-    """Options of a conversion."""
-
-    pooling: str | None
-    threshold: float
-    uniform: bool = False
-
-    @property
-    def name(self) -> str:
-        """A key for timing."""
-        return f"{self.pooling} {self.threshold} {self.uniform}"
-
-
 METHODS = (
     *(Method("conservative", t) for t in (1.0, 0.8, 0.5, 0.4)),
     *(Method("aggressive", t) for t in (1.0, 0.5)),
@@ -46,16 +31,6 @@ METHODS = (
     Method("conservative", 0.5, True),
     Method("hybrid", 0.5, True),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A network, in eval mode, and its input, (N, C, H, W)."""
-
-    network: str
-    model: nn.Module
-    input: str
-    x: Tensor
 
 
 def run(
@@ -95,7 +70,7 @@ def _rows(
             row |= {"mean_over_layers": skipped.mean_over_layers, "labels": labels.numel(), "labels_changed": changed,
                     "nan_at_the_end": sum(int(r.nans.sum()) for r in skipped.replaced)}  # fmt: skip
             for count, found in times.items():
-                fastest = min(("channels_last", "contiguous"), key=lambda name, f=found: f[name].median)
+                fastest = min((found[name].median, name) for name in ("channels_last", "contiguous"))[1]
                 ours, theirs = found[method.name], found[fastest]
                 speed_up = theirs.median / ours.median
                 low, high = spread([speed_up, *(1 / r for r in ours.ratios(theirs))])

@@ -1,0 +1,54 @@
+"""Which networks, converted how, on which real slices?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from analyses import provenance
+from analyses.benchmarks.processes import full_width
+from analyses.experiments.unseen import inputs_in
+from analyses.models.demo import INPUT_OPTIONS, build_model
+from analyses.models.relaynet import load_relaynet
+from mcaprobe.loading import load_input
+
+DATA = provenance.ROOT.parent / "shared" / "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Options of a conversion."""
+
+    pooling: str | None
+    threshold: float
+    uniform: bool = False
+
+    @property
+    def name(self) -> str:
+        """A key for timing."""
+        return f"{self.pooling} {self.threshold} {self.uniform}"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A network, in eval mode, and its input, (N, C, H, W)."""
+
+    network: str
+    model: nn.Module
+    input: str
+    x: Tensor
+
+
+def subjects(data: Path = DATA) -> list[Subject]:
+    """Return the demo's network on the template and the images that are present below `data`, FastSurferVINN at the
+    paper's width with random weights, and ReLayNet if it is there."""
+    demo = build_model()
+    images = [(i.name, load_input(i.path, demo, {}).tensor) for i in inputs_in(data)]
+    name, template = images[0]
+    found = [Subject("demo network, 24 filters", demo, image, x) for image, x in images]
+    found.append(Subject("FastSurferVINN, 71 filters, untrained", full_width(), name, template))
+    path = data / "models" / "relaynet" / "relaynet_good_state_dict.pt"
+    if path.is_file():
+        context = int(INPUT_OPTIONS["context"])  # type: ignore[call-overload]
+        found.append(Subject("ReLayNet, published parameters", load_relaynet(path), name, template[:, [context]]))
+    return found
