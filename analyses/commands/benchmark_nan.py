@@ -7,15 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 from rich.console import Console
 
 from analyses import provenance
 from analyses.benchmarks import nan_conv, nan_pool
 from analyses.benchmarks.config import cores
-from analyses.benchmarks.nan_conv import COLUMNS, Row, Setting
+from analyses.benchmarks.nan_conv import COLUMNS, GROWTH, Row, Setting
 from analyses.benchmarks.record import load_average
 from analyses.benchmarks.timing import UNSTEADY
-from analyses.figures.nan_benchmark import markdown
+from analyses.figures.nan_benchmark import draw_growth, markdown
 from analyses.results_files import write_rows
 from nanops import kernels
 
@@ -41,13 +42,17 @@ def report(what: str, repetitions: int, threads: tuple[int, ...], out: Path | No
         found = MEASURES[what](setting, status.update)
     rows = [{name: _text(row.get(name)) for name in COLUMNS} for row in found]
     write_rows(path, rows, _manifest(setting, load, time.monotonic() - start))
+    if any(row["part"] == GROWTH for row in rows):
+        figure = draw_growth(rows, _footer(setting))
+        figure.savefig(path.with_suffix(".png"), dpi=130)
+        plt.close(figure)
     for line in markdown(rows):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    judged = [row for row in found if row["met"] is not None]
+    judged = [row for row in found if row.get("met") is not None]
     missed = [row for row in judged if not row["met"]]
     console.print(f"{path}: {len(rows)} rows, {len(judged)} judged, {len(missed)} missed")
     for row in found:
-        if row["stock_high_ms"] > UNSTEADY * row["stock_low_ms"]:
+        if row.get("stock_high_ms", 0) > UNSTEADY * row.get("stock_low_ms", 0):
             console.print(
                 f"  Not quiet: stock of {row['subject']} on {row['threads']} threads took {row['stock_low_ms']:.2f} to "
                 f"{row['stock_high_ms']:.2f} ms: measure again, or see speed_up_fastest.", markup=False,
@@ -59,6 +64,14 @@ def report(what: str, repetitions: int, threads: tuple[int, ...], out: Path | No
             f"{row['least']:g}", markup=False,
         )  # fmt: skip
     return 1 if missed else 0
+
+
+def _footer(setting: Setting) -> str:
+    machine = provenance.machine()
+    return (
+        f"Random NaN, threshold 1/2, 3x3, 64 to 64 channels; medians and extremes of {setting.repetitions} "
+        f"repetitions, torch {provenance.versions()['torch']}, {machine['processor']}, {machine['vector']}"
+    )
 
 
 def _text(value: Any) -> str:
