@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import cos, gcd, log, pi, prod, sin, sqrt
+from math import cos, log, pi, prod, sin, sqrt
 
 import numpy as np
 import pytest
@@ -238,11 +238,3 @@ def cases(draw, transposed=False, patterns=PATTERNS, fills=("mean", "max_normal"
         x, weight, bias, stride, padding, dilation, groups, draw(st.sampled_from(THRESHOLDS)),
         draw(st.sampled_from(fills)), draw(st.booleans()), more, seed=seed,
     )  # fmt: skip
-
-
-def reachable(case):
-    """Whether every output of a transposed case is reached by some tap."""
-    return all(
-        k >= s // gcd(s, d) and gcd(s, d) == 1
-        for k, s, d in zip(case.weight.shape[2:], case.stride, case.dilation, strict=True)
-    )
