@@ -172,7 +172,7 @@ def test_without_equal_corners_uniform_is_off(route):
 @given(case=cases(patterns=["unpool", "cluster", "border"], fills=["mean"]))
 def test_uniform_holds_for_every_geometry(route, case):
     with on(route):
-        case.holds(*case.run(uniform=True))
+        case.holds(*case.run(uniform=True), uniform=True)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -181,5 +181,5 @@ def test_uniform_holds_for_every_geometry(route, case):
 def test_uniform_holds_for_every_transposed_geometry(route, case):
     with on(route):
         flat = replace(case, x=torch.where(case.x.isnan(), NAN, 1.0))
-        case.holds(*case.run(uniform=True))
-        flat.holds(*flat.run(uniform=True))
+        case.holds(*case.run(uniform=True), uniform=True)
+        flat.holds(*flat.run(uniform=True), uniform=True)
