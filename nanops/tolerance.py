@@ -1,5 +1,7 @@
 """When are two activations equal? Absolutely, relatively, or within so many units in the last place."""
 
+import ctypes
+import struct
 from dataclasses import dataclass
 
 import torch
@@ -33,11 +35,28 @@ class Tolerance:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             kinds = ", ".join(KINDS)
-            raise InputError(f"Expected a tolerance of kind {kinds}, got {self.kind!r}{nearest(self.kind, KINDS)}.")
+            raise InputError(f"Expected a tolerance of kind {kinds}, got {self.kind!r}{nearest(self.kind, KINDS) or '.'}")
         if not 0 <= self.value < float("inf"):
             raise InputError(f"Expected a tolerance of 0 or more, got {self.value}.")
         if self.kind == "ulps" and self.value != int(self.value):
             raise InputError(f"Expected a whole number of ulps, got {self.value}.")
+
+    @property
+    def floor(self) -> float:
+        """What `isclose` adds to its relative tolerance."""
+        return 1e-8 if self.kind == "isclose" else 0.0
+
+    def bound(self, dtype: torch.dtype) -> float:
+        """Return the value as a number of a format.
+
+        `absolute`: the least one that is not below it, so that "<" says in that format what it says of real numbers.
+        """
+        if dtype == torch.float64:
+            return self.value
+        near = ctypes.c_float(self.value).value
+        if self.kind == "absolute" and near < self.value:
+            near = struct.unpack("f", struct.pack("I", struct.unpack("I", struct.pack("f", near))[0] + 1))[0]
+        return near
 
     def ties(self, values: Tensor, largest: Tensor) -> Tensor:
         """Return where `values` tie with `largest`, a boolean tensor of their common shape; NaN ties with nothing.
@@ -46,15 +65,16 @@ class Tolerance:
         """
         same = values == largest
         if self.kind == "ulps":
-            near = _rank(values).sub(_rank(largest)).abs() <= int(self.value)
+            a, b, most = _rank(values), _rank(largest), min(int(self.value), torch.iinfo(torch.int64).max)
+            # Across zero the distance is a sum that may not fit into 64 bits.
+            near = torch.where((a < 0) == (b < 0), (a - b).abs() <= most, a.abs() <= most - b.abs())
             return same | near & values.isfinite() & largest.isfinite()
         wide = torch.promote_types(values.dtype, torch.float32)
         w, m = values.to(wide), largest.to(wide)
         distance = (w - m).abs()
         if self.kind == "absolute":
-            return same | (distance < self.value)
-        floor = 1e-8 if self.kind == "isclose" else 0.0
-        return same | (distance <= floor + self.value * m.abs()) & m.isfinite()
+            return same | (distance < self.bound(wide))
+        return same | (distance <= self.floor + self.bound(wide) * m.abs()) & w.isfinite() & m.isfinite()
 
 
 PAPER = Tolerance("absolute", 1e-7)

@@ -57,20 +57,26 @@ class Windows:
         return prod(self.kernel)
 
     @cached_property
+    def volume(self) -> int:
+        """Positions in the image."""
+        return prod(self.size)
+
+    @cached_property
     def counts(self) -> tuple[int, ...]:
         """Windows along each axis.
 
         Raises:
             InputError: no window fits.
         """
-        found = tuple(self._count(a) for a in range(len(self.size)))
+        found = tuple(self.along(a) for a in range(len(self.size)))
         if min(found) < 1:
             extent = tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
             padded = tuple(n + b + a for n, b, a in zip(self.size, self.before, self.after, strict=True))
             raise InputError(f"Expected an image of at least {extent} after padding, got {padded}.")
         return found
 
-    def _count(self, axis: int) -> int:
+    def along(self, axis: int) -> int:
+        """Return the windows along one axis, below 1 where none fits."""
         size, stride, before = self.size[axis], self.stride[axis], self.before[axis]
         room = size + before + self.after[axis] - self.dilation[axis] * (self.kernel[axis] - 1) - 1
         if not self.ceil_mode:
