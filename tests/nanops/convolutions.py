@@ -167,7 +167,7 @@ class Case:
         """Check a result: torch's own where nothing is NaN; else the twin's mask, and values as exact as their sums.
 
         The bound is (2 K + 4) eps sum |w| |x| for windows of K values: K for the sum of the products, K for the mean,
-        and the last roundings; and half a unit in the last place of a narrow dtype. With `uniform` it holds without NaN.
+        and the last roundings; and half a unit in the last place of a narrow dtype. With `uniform` also without NaN.
         """
         if not (uniform or self.x.isnan().any()):
             assert torch.equal(y, self.stock()) and not skipped.any()
