@@ -63,7 +63,7 @@ def test_wide_layers_are_those_of_torchs_operations(name, fill):
 
 @pytest.mark.parametrize("route", [*INSTRUCTIONS, "torch"])
 def test_every_small_transposed_convolution(route):
-    """Every size, kernel, stride, padding and dilation of one axis: also windows beyond the image, outputs unreached."""
+    """Every size, kernel, stride, padding and dilation of one axis: windows beyond the image, outputs unreached."""
     tried = 0
     with on(route):
         for size, kernel, stride, padding, dilation, more in torch.cartesian_prod(
