@@ -34,7 +34,23 @@ class Call:
     spared: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """NaNs that a converted model replaced, by its final policy, at its output or before an operator inside.
+
+    Args:
+        layer: Path of the layer that called the operator, "" for the model itself.
+        operator: What they would have reached, such as "linear"; "output" for the output.
+        nans: How many, for each sample, int64 on the CPU.
+    """
+
+    layer: str
+    operator: str
+    nans: Tensor
+
+
 _listeners: ContextVar[tuple[list[Call], ...]] = ContextVar("listeners", default=())
+_replacements: ContextVar[tuple[list[Replaced], ...]] = ContextVar("replacements", default=())
 
 
 def listening() -> bool:
@@ -57,3 +73,20 @@ def listen() -> Iterator[list[Call]]:
         yield calls
     finally:
         _listeners.reset(token)
+
+
+def note_replaced(replaced: Replaced) -> None:
+    """Tell every listener of NaNs that were replaced."""
+    for found in _replacements.get():
+        found.append(replaced)
+
+
+@contextmanager
+def listen_to_replacements() -> Iterator[list[Replaced]]:
+    """Collect the NaNs that were replaced inside the block, in order."""
+    found: list[Replaced] = []
+    token = _replacements.set((*_replacements.get(), found))
+    try:
+        yield found
+    finally:
+        _replacements.reset(token)

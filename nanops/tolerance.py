@@ -34,8 +34,8 @@ class Tolerance:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            kinds = ", ".join(KINDS)
-            raise InputError(f"Expected a tolerance of kind {kinds}, got {self.kind!r}{nearest(self.kind, KINDS) or '.'}")
+            kinds, end = ", ".join(KINDS), nearest(self.kind, KINDS)
+            raise InputError(f"Expected a tolerance of kind {kinds}, got {self.kind!r}{end}")
         if not 0 <= self.value < float("inf"):
             raise InputError(f"Expected a tolerance of 0 or more, got {self.value}.")
         if self.kind == "ulps" and self.value != int(self.value):

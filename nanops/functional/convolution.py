@@ -33,10 +33,10 @@ def finish(
     batched: bool, return_skipped: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """Return the result, and where windows were skipped if that is asked for."""
-    y, skipped = call(x if batched else x[None], weight, bias, geometry, rule, key(rule, generator))
-    if not batched:
-        y, skipped = y[0], skipped[0]
-    return (y, skipped) if return_skipped else y
+    y, skipped = call(x if batched else x[None], weight, bias, geometry, rule, key(rule, generator), return_skipped)
+    if not return_skipped:
+        return y if batched else y[0]
+    return (y, skipped) if batched else (y[0], skipped[0])
 
 
 def overridable(function: F) -> F:

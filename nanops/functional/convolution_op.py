@@ -18,9 +18,9 @@ _NO_KEY = (0, 0)
 
 
 def call(
-    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: Tensor | None
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: Tensor | None, masked: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the result, (N, O, *out), and where windows were skipped, boolean (N, groups, *out).
+    """Return the result, (N, O, *out), and if `masked` where windows were skipped, boolean (N, groups, *out).
 
     Args:
         x: (N, C, *size).
@@ -28,7 +28,7 @@ def call(
     """
     if _captured(x) or (_learns(x, weight, bias) and (rule.uniform or any_nan(x.detach()))):
         return convolution(x, weight, bias, key, *_settings(geometry, rule))
-    return core.run(x, weight, bias, geometry, rule, _words(key))
+    return core.run(x, weight, bias, geometry, rule, _words(key), masked)
 
 
 def _captured(x: Tensor) -> bool:

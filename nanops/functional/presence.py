@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 from nanops.errors import InputError
 
@@ -23,10 +24,10 @@ def check_floating(x: Tensor, least: int, most: int | None, shape: str) -> None:
 def known_clean(x: Tensor) -> bool:
     """Return whether x is known to have no NaN, which lets a caller return torch's own result.
 
-    It is False while a graph is compiled and on the meta device, where no value is known: every operator has a second
-    way, without a branch, that gives the same numbers.
+    It is False while a graph is compiled or traced and on the meta device, where no value is known: every operator
+    has a second way, without a branch, that gives the same numbers.
     """
-    if torch.compiler.is_compiling() or x.is_meta:
+    if torch.compiler.is_compiling() or is_tracing() or x.is_meta:
         return False
     # A NaN survives any sum, which needs no mask; only a NaN of inf - inf has to be told from one of x.
     return not bool(x.detach().sum().isnan()) or not bool(x.detach().isnan().any())

@@ -63,8 +63,8 @@ def structure(windows: Windows, n: int, channels: int, outputs: int, groups: int
     s = _Convolution()
     s.n, s.channels, s.outputs, s.groups = n, channels, outputs, groups
     for name, values, other in (
-        ("size", windows.size, 1), ("out", windows.counts, 1), ("kernel", windows.kernel, 1), ("stride", windows.stride, 1),
-        ("before", windows.before, 0), ("dilation", windows.dilation, 1),
+        ("size", windows.size, 1), ("out", windows.counts, 1), ("kernel", windows.kernel, 1),
+        ("stride", windows.stride, 1), ("before", windows.before, 0), ("dilation", windows.dilation, 1),
     ):  # fmt: skip
         setattr(s, name, _TRIPLE(*_three(values, other)))
     s.count_padding, s.fill = int(rule.count_padding), int(rule.fill == "max_normal")
@@ -80,7 +80,9 @@ class Job:
         weight: (O, C / groups, *kernel).
     """
 
-    def __init__(self, x: Tensor, weight: Tensor, windows: Windows, groups: int, rule: Rule, key: tuple[int, int]) -> None:
+    def __init__(
+        self, x: Tensor, weight: Tensor, windows: Windows, groups: int, rule: Rule, key: tuple[int, int]
+    ) -> None:
         library = kernels.library()
         if library is None:
             raise RuntimeError(f"Expected compiled kernels: {kernels.absence()}.")
@@ -93,7 +95,8 @@ class Job:
         pointwise = windows.taps == 1 and self._out == windows.size and not any(windows.before)
         self.counts = self.pixels if pointwise else torch.empty((n, groups, *self._out), dtype=torch.int32)
         self._least = rule.least(weight.shape[1], windows.taps)
-        self._background = self._corners() if rule.uniform and weight.shape[1] * windows.taps < 1 << UNIFORM_BIT else None
+        counted = weight.shape[1] * windows.taps < 1 << UNIFORM_BIT  # NaNs leave room for the uniform pixels
+        self._background = self._corners() if rule.uniform and counted else None
         s = self._struct = structure(windows, n, x.shape[1], outputs, groups, rule)
         s.x, s.pixels, s.windows = self._x.data_ptr(), self.pixels.data_ptr(), self.counts.data_ptr()
         s.least = self._least.data_ptr()

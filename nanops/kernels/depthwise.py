@@ -39,5 +39,6 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, 
     skipped = torch.empty((n, *windows.counts, channels), dtype=torch.bool)
     s.x, s.y, s.least = x32.data_ptr(), y.data_ptr(), least.data_ptr()
     library.nan_depthwise.restype = _I64
-    library.nan_depthwise(ctypes.byref(s), _PTR(packed.data_ptr()), _PTR(packed[-1].data_ptr()), _PTR(skipped.data_ptr()))
+    pointers = (_PTR(t.data_ptr()) for t in (packed, packed[-1], skipped))
+    library.nan_depthwise(ctypes.byref(s), *pointers)
     return y.movedim(-1, 1).to(x.dtype), skipped.movedim(-1, 1)

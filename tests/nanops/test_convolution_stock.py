@@ -139,7 +139,7 @@ ERRORS = {
     "threshold above": (lambda: F.nan_conv2d(X, W, threshold=1.5), "Expected a threshold in (0, 1], got 1.5."),
     "threshold nan": (lambda: F.nan_conv2d(X, W, threshold=NAN), "Expected a threshold in (0, 1], got nan."),
     "fill": (lambda: F.nan_conv2d(X, W, fill="maen"), "Expected fill to be one of mean, max_normal, got 'maen'; "
-             "did you mean 'mean'?."),
+             "did you mean 'mean'?"),
     "sigma": (lambda: F.nan_conv2d(X, W, sigma=-1.0), "Expected a sigma of 0 or more, got -1.0."),
     "generator": (lambda: F.nan_conv2d(X, W, fill="max_normal"),
                   "Expected a torch.Generator for fill='max_normal', got None."),

@@ -1,0 +1,1 @@
+"""A model of torch becomes one that knows NaN: its functions are replaced, its parameters shared."""

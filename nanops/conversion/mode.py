@@ -1,0 +1,225 @@
+"""How is a function that a layer calls replaced, without an edit of the model?
+
+By one table for modules and functional calls alike: every module of torch calls a function of torch in the end, and
+while a converted model runs, a `TorchFunctionMode` sees each of them. To exchange the modules themselves too would be
+a second way to the same operators, which does not see `F.max_pool2d` in a forward, a subclass, or a parametrized layer.
+Each module of the copy becomes a subclass of its own class, whose forward says which layer is running.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+
+from nanops.conversion.knowledge import CARRIED, HEADS, LOCAL, METADATA, SOFT, ZEROED
+from nanops.conversion.options import Options
+from nanops.conversion.outputs import finish
+from nanops.conversion.place import Place, holds_nan, mark, may_hold_nan, pool_of, tensors
+from nanops.conversion.replacements import REPLACEMENTS, note_dense
+from nanops.errors import ConversionError, InputError
+
+
+class Conversion:
+    """What the modules of one converted model have in common: the original and the final policy."""
+
+    def __init__(self, original: nn.Module, final: str, background: int) -> None:
+        self.original, self.final, self.background = original, final, background
+
+
+class Site:
+    """What a converted module knows of itself: its path, "" for the model, and its options, None if it stays."""
+
+    def __init__(self, conversion: Conversion, path: str, options: Options | None) -> None:
+        self.conversion, self.path, self.options = conversion, path, options
+
+    @property
+    def layer(self) -> str:
+        """Its name in a sentence."""
+        return f"layer {self.path!r}" if self.path else "the model's own forward"
+
+
+class Converted:
+    """Mixed into the class of every module of a converted model."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the module itself returns, with the functions of torch replaced."""
+        own: Callable[..., Any] = super().forward  # type: ignore[misc]
+        site: Site | None = getattr(self, "_nanops", None)
+        if site is None:  # a slice of a Sequential, say, made during a forward
+            return own(*args, **kwargs)
+        mode = running(site.conversion)
+        if mode is not None:
+            return mode.run(site, own, args, kwargs)
+        mode = Replacing(site.conversion)
+        with mode:
+            output = mode.run(site, own, args, kwargs)
+        return output if site.path else finish(_final(site), output)
+
+    def register_forward_hook(self, hook: Callable[..., Any], **options: Any) -> Any:
+        """Register a hook as torch does; the functions that it calls are torch's own."""
+        return super().register_forward_hook(Plain(hook), **options)  # type: ignore[misc]
+
+    def register_forward_pre_hook(self, hook: Callable[..., Any], **options: Any) -> Any:
+        """Register a hook as torch does; the functions that it calls are torch's own."""
+        return super().register_forward_pre_hook(Plain(hook), **options)  # type: ignore[misc]
+
+
+def _final(site: Site) -> Place:
+    whole = site.conversion
+    return Place(site.layer, site.path, site.options, whole.final, whole.background, finish, "output")
+
+
+def become(module: nn.Module) -> None:
+    """Make a module one of a subclass of its class, whose forward says which layer is running.
+
+    Raises:
+        ConversionError: Python does not allow it for this class.
+    """
+    kind: Any = type(module)
+    try:
+        module.__class__ = _subclass(kind)
+    except TypeError as error:
+        raise ConversionError(f"Cannot convert a {kind.__name__}: its class cannot be extended ({error}).") from error
+
+
+@cache
+def _subclass(kind: Any) -> Any:
+    return type(kind.__name__, (Converted, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+class Plain:
+    """A hook that looks at NaN without being converted: what it calls is not replaced, and nothing is refused."""
+
+    def __init__(self, hook: Callable[..., Any]) -> None:
+        self.hook = hook
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the hook."""
+        modes = [m for m in _get_current_function_mode_stack() if isinstance(m, Replacing) and not m.paused]
+        for mode in modes:
+            mode.paused = True
+        try:
+            return self.hook(*args, **kwargs)
+        finally:
+            for mode in modes:
+                mode.paused = False
+
+
+class Replacing(TorchFunctionMode):
+    """Replace the functions of torch that are called while a converted model runs, in this thread."""
+
+    def __init__(self, conversion: Conversion) -> None:
+        super().__init__()
+        self.conversion = conversion
+        self.site: Site | None = None
+        self.paused = False
+
+    def run(self, site: Site, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the forward of a module."""
+        before, self.site = self.site, site
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self.site = before
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call what stands for a function."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if self.paused or self.site is None or name in METADATA or _ours(func):
+            return func(*args, **kwargs)
+        name = name.strip("_")
+        tied = any(pool_of(t) is not None for t in tensors((*args, *kwargs.values())))
+        if name in LOCAL and not tied and name not in REPLACEMENTS:
+            return func(*args, **kwargs)
+        conversion, site = self.conversion, self.site
+        place = Place(site.layer, site.path, site.options, conversion.final, conversion.background, func, name)
+        return _dispatch(place, args, kwargs, tied)
+
+
+def running(conversion: Conversion) -> Replacing | None:
+    """Return the mode of a conversion that is active in this thread."""
+    for mode in _get_current_function_mode_stack():
+        if isinstance(mode, Replacing) and mode.conversion is conversion:
+            return mode
+    return None
+
+
+def _ours(func: Callable[..., Any]) -> bool:
+    """Return whether a function is an operator of ours, which a model may call by itself."""
+    return (getattr(func, "__module__", None) or "").startswith("nanops.")
+
+
+# A compiled graph breaks here, and the operators run as they do without: they choose their kernel by the values.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _dispatch(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any], tied: bool) -> Any:
+    if tied and not (at.name.startswith("max_unpool") and at.options is not None):
+        return _carry(at, args, kwargs)
+    try:
+        if at.name in REPLACEMENTS:
+            if at.options is not None:
+                return REPLACEMENTS[at.name](at, *args, **kwargs)
+            if at.name in LOCAL:  # an unpool copies, which spreads no NaN
+                return at.function(*args, **kwargs)
+            return note_dense(at, _stock(at, args, kwargs), args, kwargs)
+        if at.name in ZEROED:
+            return _stock(at, args, kwargs)
+        if at.name in HEADS:
+            return _head(at, args, kwargs)
+    except InputError as error:
+        raise InputError(f"In {at.layer}: {error}") from None
+    # Not known: it may run as long as no NaN arrives.
+    if any(holds_nan(t) for t in tensors((*args, *kwargs.values()))):
+        raise at.refuse(f"a NaN reached {at.name}, which is not known to keep a NaN in its place")
+    return at.function(*args, **kwargs)
+
+
+def _carry(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return ties that are only handed on.
+
+    Raises:
+        ConversionError: anything else is done with them.
+    """
+    pool = next(p for t in tensors((*args, *kwargs.values())) if (p := pool_of(t)) is not None)
+    if at.name in CARRIED and pool_of(args[0]) is not None:
+        found = at.function(*args, **kwargs)
+        if found.dtype == args[0].dtype:
+            return mark(found, pool)
+    if at.options is None and at.name.startswith("max_unpool"):
+        raise at.refuse(f"it stays a stock unpool, but its indices come from the converted pool {pool.layer}; "
+                        "select both or neither")  # fmt: skip
+    raise at.refuse(f"{at.name} is called with the indices of {pool.layer}, which are ties in a converted model and "
+                    "good for unpooling only")  # fmt: skip
+
+
+def _stock(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return torch's own result for an input with 0 for NaN."""
+    if args:
+        return at.function(at.zeroed(args[0]), *args[1:], **kwargs)
+    name = "input" if "input" in kwargs else "self"
+    return at.function(**{**kwargs, name: at.zeroed(kwargs[name])})
+
+
+def _head(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return a choice between classes after the final policy.
+
+    Raises:
+        ConversionError: the policy keeps NaN where it would win, or knows no background along that axis.
+    """
+    first, rest = args[0] if args else kwargs["input"], {k: v for k, v in kwargs.items() if args or k != "input"}
+    other = args[1] if len(args) > 1 else rest.get("other")
+    if isinstance(other, torch.Tensor) or not may_hold_nan(first):  # torch.max(a, b) is elementwise
+        return at.function(*args, **kwargs)
+    if at.final == "keep" and at.name in SOFT:
+        return at.function(*args, **kwargs)
+    if at.final != "background":
+        return at.function(at.zeroed(first), *args[1:], **rest)
+    axis = rest.get("dim", other if isinstance(other, int) and at.name != "topk" else None)
+    if axis is None or axis % first.dim() != 1:
+        raise at.refuse(f"{at.name} along axis {axis} meets a NaN; final='background' knows classes along axis 1")
+    return at.function(at.replaced(first, "background", at.name), *args[1:], **rest)
