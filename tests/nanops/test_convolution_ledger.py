@@ -45,7 +45,7 @@ def expected(case, skipped):
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["conv", "transposed"])
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(case=cases(fills=["mean"]), other=cases(transposed=True, fills=["mean"]))
 def test_a_call_reports_what_the_loops_count(route, transposed, case, other):
     case = other if transposed else case
@@ -168,7 +168,7 @@ def test_without_equal_corners_uniform_is_off(route):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(case=cases(patterns=["unpool", "cluster", "border"], fills=["mean"]))
 def test_uniform_holds_for_every_geometry(route, case):
     with on(route):
@@ -176,7 +176,7 @@ def test_uniform_holds_for_every_geometry(route, case):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(case=cases(transposed=True, patterns=["unpool", "cluster", "border"], fills=["mean"]))
 def test_uniform_holds_for_every_transposed_geometry(route, case):
     with on(route):

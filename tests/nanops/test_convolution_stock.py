@@ -17,14 +17,14 @@ pytestmark = OWN_WARNING
 NAN = float("nan")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=cases(patterns=["none"]))
 def test_without_nan_the_result_is_torchs(case):
     y, skipped = case.run()
     assert torch.equal(y, case.stock()) and y.stride() == case.stock().stride() and not skipped.any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=cases(transposed=True, patterns=["none"]))
 def test_without_nan_the_transposed_result_is_torchs(case):
     y, skipped = case.run()
