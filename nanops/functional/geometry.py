@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nanops.phases import phases, transposed_size
+from nanops.phases import Axes, phases, transposed_size
 from nanops.windows import Windows
 
 _CONV = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
@@ -101,6 +102,11 @@ class Geometry:
         return 0 if part.windows is None else prod(part.weight.shape[1:]) * (part.weight.shape[0] // self.groups)
 
     def _windows(self, x: Tensor, weight: Tensor) -> Windows:
-        return Windows(
-            tuple(x.shape[2:]), tuple(weight.shape[2:]), self.stride, self.before, self.after, self.dilation
-        )
+        size = tuple(x.shape[2:])
+        make = _windows if all(type(n) is int for n in size) else _windows.__wrapped__  # a graph's sizes have no hash
+        return make(size, tuple(weight.shape[2:]), self.stride, self.before, self.after, self.dilation)
+
+
+@lru_cache(maxsize=1024)
+def _windows(size: Axes, kernel: Axes, stride: Axes, before: Axes, after: Axes, dilation: Axes) -> Windows:
+    return Windows(size, kernel, stride, before, after, dilation)
