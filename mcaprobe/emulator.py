@@ -71,13 +71,23 @@ def lockstep(
 
 
 @contextmanager
-def _stock_state() -> Iterator[None]:
-    """Stock kernels on one thread, attention by its parts; both restored after."""
-    threads, fused = torch.get_num_threads(), torch.backends.mha.get_fastpath_enabled()
-    torch.set_num_threads(1)
+def attention_by_parts() -> Iterator[None]:
+    """Let transformer layers run their operators one by one, not torch's fused path; restored after."""
+    fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
+def _stock_state() -> Iterator[None]:
+    """Stock kernels on one thread, attention by its parts; both restored after."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with attention_by_parts():
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -12,9 +12,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mcaprobe.kinds import kind_of, run_parts
+
 
 class LiveBytes(TorchDispatchMode):
-    """Count the bytes of the storages that operators inside the block make and that are alive."""
+    """Count the bytes of the storages that operators inside the block make and that are alive.
+
+    Fused operators run by their parts, as in a perturbed block: attention holds its whole matrix of scores there.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,13 +27,22 @@ class LiveBytes(TorchDispatchMode):
         self.peak = 0
         self.largest = 0
         self._known: set[int] = set()
+        self._decomposing: list[Any] = []
 
     def _gone(self, key: int, size: int) -> None:
         self.live -= size
         self._known.discard(key)
 
     def __torch_dispatch__(self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if kind_of(func, args, kwargs, self._decomposing) == "decomposed":
+            self._decomposing.append(func)
+            try:
+                with self:
+                    return run_parts(func, args, kwargs)
+            finally:
+                self._decomposing.pop()
+        result = func(*args, **kwargs)
         before = {t.untyped_storage().data_ptr() for t in tree_leaves([args, kwargs]) if isinstance(t, Tensor)}
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):

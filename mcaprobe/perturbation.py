@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map
 
+from mcaprobe.kinds import RULES, kind_of, run_parts
 from mcaprobe.lanes import LaneTensor, LockstepError, is_perturbed, join_lanes, lane_count, pick_lane
-from mcaprobe.noise import elementwise, normalization, products, reductions, resampling
+from mcaprobe.noise import products
 from mcaprobe.noise.compiled import CompiledSite, compiles
 from mcaprobe.noise.deviations import Deviation, Deviations
-from mcaprobe.noise.exact import accumulates, is_exact, narrows
+from mcaprobe.noise.exact import narrows
 from mcaprobe.noise.site import Site
 from mcaprobe.noise.unmodelled import round_output
 from mcaprobe.operator_log import OperatorLog
@@ -40,9 +40,6 @@ from mcaprobe.routes import EXACT, resolve
 from mcaprobe.streams import Stream
 
 aten = torch.ops.aten
-RULES: dict[Any, Callable[..., Any]] = {
-    **products.RULES, **reductions.RULES, **elementwise.RULES, **normalization.RULES, **resampling.RULES,
-}  # fmt: skip
 
 
 class Perturbation(TorchDispatchMode):
@@ -96,7 +93,7 @@ class Perturbation(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._check_lanes(args, kwargs)
-        kind = self._kind(func, args, kwargs)
+        kind = kind_of(func, args, kwargs, self._decomposing)
         if kind == "modelled" and self._compiles(func, args, kwargs):
             kind = "compiled"
         # An operator of integers is looked at again, an in-place one as its functional twin.
@@ -118,26 +115,6 @@ class Perturbation(TorchDispatchMode):
         check_dtypes(func, args, kwargs)
         self.log.warn(func, kind, args, kwargs)
         return self._perturb(RULES.get(func.overloadpacket) or round_output(func), func, args, kwargs)
-
-    def _kind(self, func: Any, args: Any, kwargs: Any) -> str:
-        packet = func.overloadpacket
-        if narrows(func, args, kwargs):
-            return "modelled"
-        if func.overloadpacket in (aten.abs, aten.sgn) and args[0].is_complex():
-            return "unmodelled"
-        if is_exact(func) and not accumulates(func, args, kwargs):
-            return "exact"
-        # Composite operators come in more forms than the rule of the same name takes.
-        if composite(func):
-            if func not in self._decomposing:
-                return "decomposed"
-        elif packet in RULES or functional(func) in RULES:
-            return "modelled" if floating(args, kwargs) else "exact" if func._schema.is_mutable else "promoted"
-        if not floating(args, kwargs):
-            return "exact"
-        if func in decomposition_table and func not in self._decomposing:
-            return "decomposed"
-        return "unmodelled"
 
     def _compiles(self, func: Any, args: Any, kwargs: Any) -> bool:
         """Return whether the route is exact and there are kernels for all floating-point tensors of a call."""
@@ -201,12 +178,9 @@ class Perturbation(TorchDispatchMode):
         self._decomposing.append(func)  # a decomposition that ends in the operator itself is none
         try:
             with self:
-                if composite(func):
-                    # torch's own kernel: func.decompose() would prefer Python formulas, other than those of the CPU.
-                    result = func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
-                else:
+                if not composite(func):
                     self.log.note(func, "decomposed")
-                    result = decomposition_table[func](*args, **kwargs)
+                result = run_parts(func, args, kwargs)
         finally:
             self._decomposing.pop()
         return result

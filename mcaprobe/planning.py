@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mcaprobe import kernels
+from mcaprobe.emulator import attention_by_parts
 from mcaprobe.errors import InputError
 from mcaprobe.geometry import LayerInfo, survey
 from mcaprobe.loading import state_hashes
@@ -59,7 +60,8 @@ def look(model: nn.Module, x: Tensor, layers: Sequence[str]) -> Survey:
         InputError: the model changes its own parameters or buffers, or nothing floating is recorded.
     """
     hashes = state_hashes(model)
-    found = survey(model, x, list(layers))
+    with attention_by_parts():
+        found = survey(model, x, list(layers))
     for name, value in state_hashes(model).items():
         if hashes.get(name) != value:
             raise InputError(
@@ -70,7 +72,7 @@ def look(model: nn.Module, x: Tensor, layers: Sequence[str]) -> Survey:
     if not floating:
         raise InputError(f"None of the {len(found)} chosen layers is a floating-point activation.")
     counter = LiveBytes()
-    with torch.no_grad(), counter:
+    with torch.no_grad(), attention_by_parts(), counter:
         model(x)
     weights = max((p.numel() for p in model.parameters()), default=0)
     return Survey(found, counter.peak, counter.largest, weights, floating[-1])

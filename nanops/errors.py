@@ -13,6 +13,6 @@ class ConversionError(ValueError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a half sentence with the name that was probably meant, "" where none is near."""
+    """Return the end of a sentence: the name that was probably meant, or a full stop where none is near."""
     found = get_close_matches(name, list(names), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f"; did you mean {found[0]!r}?" if found else "."

@@ -18,7 +18,7 @@ class Rule:
 
     Args:
         threshold: In (0, 1]. A window is skipped where NaNs / size >= threshold (the paper's t2), in float64.
-        fill: `mean` of the window's valid values (approach A), or `max_normal`, draws around their maximum (approach B).
+        fill: `mean` of the window's valid values (approach A), or `max_normal`, draws around their maximum (B).
         sigma: Standard deviation of those draws.
         count_padding: Whether padding zeros are valid values and count in the window's size.
         uniform: Whether windows that equal the sample's background everywhere get the known output of one such window.
@@ -37,7 +37,8 @@ class Rule:
         if not 0 < self.threshold <= 1:
             raise InputError(f"Expected a threshold in (0, 1], got {self.threshold}.")
         if self.fill not in FILLS:
-            raise InputError(f"Expected fill to be one of {', '.join(FILLS)}, got {self.fill!r}{nearest(self.fill, FILLS)}.")
+            hint = nearest(self.fill, FILLS)
+            raise InputError(f"Expected fill to be one of {', '.join(FILLS)}, got {self.fill!r}{hint}")
         if not 0 <= self.sigma < float("inf"):
             raise InputError(f"Expected a sigma of 0 or more, got {self.sigma}.")
 

@@ -28,6 +28,9 @@ inline F where_zero(F test, F yes, F no) {  // yes where test is 0 (of either si
 inline F where_positive(F test, F yes, F no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(test.v, _mm512_setzero_ps(), _CMP_GT_OQ), no.v, yes.v)};
 }
+inline F where_less(F a, F b, F yes, F no) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
+}
 inline F where_nan(F test, F yes, F no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(test.v, test.v, _CMP_UNORD_Q), no.v, yes.v)};
 }
@@ -124,6 +127,10 @@ inline F where_positive(F test, F yes, F no) {
   const __m256 zero = _mm256_setzero_ps();
   return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(test.v, zero, _CMP_GT_OQ)),
           _mm256_blendv_ps(no.w, yes.w, _mm256_cmp_ps(test.w, zero, _CMP_GT_OQ))};
+}
+inline F where_less(F a, F b, F yes, F no) {
+  return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)),
+          _mm256_blendv_ps(no.w, yes.w, _mm256_cmp_ps(a.w, b.w, _CMP_LT_OQ))};
 }
 inline F where_nan(F test, F yes, F no) {
   return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(test.v, test.v, _CMP_UNORD_Q)),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyses.benchmarks.published import PUBLISHED
-from analyses.benchmarks.timing import Times, spread
+from analyses.benchmarks.timing import UNSTEADY, Times, spread
 
 Row = dict[str, Any]
 CAMPAIGN, OPERATORS, MEMORY, FULL_WIDTH, ELSEWHERE = "campaign", "operators", "memory", "full-width", "elsewhere"
@@ -36,7 +36,6 @@ CAMPAIGN_BOUNDS = {
     ("exact", "nearness"): Bound(12),
     ("model", "random"): Bound(5),
 }
-UNSTEADY = 1.5  # stock's slowest over its fastest time: above it the machine did something else
 CONVOLUTION_BOUND = Bound(3.5)  # route exact, mode random
 
 

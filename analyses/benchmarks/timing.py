@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 Call = Callable[[], Any]
+UNSTEADY = 1.5  # stock's slowest over its fastest time: above it the machine did something else
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`python -m analyses benchmark campaign`: what a Monte Carlo campaign costs, as a ratio to stock PyTorch."""
+"""`python -m analyses benchmark`: what a Monte Carlo campaign costs, and what NaN saves, as ratios to stock PyTorch."""
 
 import argparse
 import time
@@ -13,6 +13,7 @@ from analyses.benchmarks import campaign, operators, processes
 from analyses.benchmarks.config import Config, cores
 from analyses.benchmarks.record import earlier, keep, load_average, stamp
 from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OPERATORS, PARTS, Row, judged, unsteady
+from analyses.commands import benchmark_nan
 from analyses.figures.benchmark import markdown, number
 from mcaprobe.errors import InputError
 
@@ -24,7 +25,9 @@ MEASURES: dict[str, Callable[[Config, Callable[[str], None]], list[Row]]] = {
     FULL_WIDTH: processes.whole_slice,
 }
 DESCRIPTION = """\
-Time campaigns and single operators beside stock PyTorch, turn by turn in the same run, and measure peak memory.
+Time beside stock PyTorch, turn by turn in the same run.
+nan_conv, nan_pool: the NaN operators; exit code 1 where a speed-up measured in this run is below its bound.
+campaign: campaigns and single perturbed operators, and peak memory.
 Judged: the ratio of the medians, of the campaign to stock forwards in channels_last, of a convolution to the faster
 format of stock. Exit code 1 where a judged ratio measured in this run exceeds its bound. Rows of parts (and thread
 counts) that are not measured stay as the CSV has them."""
@@ -34,16 +37,16 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the subcommand and its options."""
     p = subparsers.add_parser(
         "benchmark",
-        help="what does a campaign cost against stock PyTorch?",
+        help="what does a campaign cost, what do NaNs save, against stock PyTorch?",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("what", choices=["campaign"], help="what to measure: a Monte Carlo campaign and its operators")
+    p.add_argument("what", choices=["campaign", *benchmark_nan.WHAT], help="what to measure")
     p.add_argument("--repetitions", type=int, default=5, help="how often each call is timed (%(default)s)")
-    p.add_argument("--threads", type=int, nargs="+", help="thread counts of the campaign (1 and all cores)")
-    p.add_argument("--parts", default=",".join(PARTS[:3]), help=f"among {', '.join(PARTS)} (%(default)s)")
-    p.add_argument("--full-width", action="store_true", help="the part full-width too, which takes long")
-    p.add_argument("--out", type=Path, default=RESULT, help="the CSV to write (%(default)s)")
+    p.add_argument("--threads", type=int, nargs="+", help="thread counts (1 and all cores)")
+    p.add_argument("--parts", help=f"of a campaign: among {', '.join(PARTS)} ({','.join(PARTS[:3])})")
+    p.add_argument("--full-width", action="store_true", help="a campaign's part full-width too, which takes long")
+    p.add_argument("--out", type=Path, help="the CSV to write (in analyses/results)")
     p.set_defaults(function=benchmark)
 
 
@@ -55,11 +58,11 @@ def config_of(args: argparse.Namespace) -> Config:
     for count in threads:
         if not 1 <= count <= cores():
             raise InputError(f"Expected --threads between 1 and the {cores()} cores of this machine, got {count}.")
-    asked = [part.strip() for part in args.parts.split(",")]
+    asked = [part.strip() for part in (args.parts or ",".join(PARTS[:3])).split(",")]
     for part in asked:
         if part not in PARTS:
             raise InputError(f"Expected --parts among {', '.join(PARTS)}, got {part!r}.")
-    if args.out.suffix != ".csv":
+    if args.out is not None and args.out.suffix != ".csv":
         raise InputError(f"Expected --out to end in .csv, got {args.out}.")
     parts = [part for part in PARTS if part in asked or (part == FULL_WIDTH and args.full_width)]
     return Config(parts=parts, repetitions=args.repetitions, threads=threads)
@@ -67,7 +70,12 @@ def config_of(args: argparse.Namespace) -> Config:
 
 def benchmark(args: argparse.Namespace) -> int:
     """Measure, write the rows, print the tables; exit code 1 where a judged ratio exceeds its bound."""
-    return report(config_of(args), args.out)
+    config = config_of(args)
+    if args.what != "campaign":
+        if args.parts or args.full_width:
+            raise InputError(f"Expected --parts and --full-width with a campaign only, got {args.what}.")
+        return benchmark_nan.report(args.what, config.repetitions, tuple(config.threads), args.out)
+    return report(config, args.out or RESULT)
 
 
 def report(config: Config, out: Path) -> int:

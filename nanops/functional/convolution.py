@@ -33,20 +33,26 @@ def finish(
     batched: bool, return_skipped: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """Return the result, and where windows were skipped if that is asked for."""
-    y, skipped = call(x if batched else x[None], weight, bias, geometry, rule, key(rule, generator))
-    if not batched:
-        y, skipped = y[0], skipped[0]
-    return (y, skipped) if return_skipped else y
+    y, skipped = call(x if batched else x[None], weight, bias, geometry, rule, key(rule, generator), return_skipped)
+    if not return_skipped:
+        return y if batched else y[0]
+    return (y, skipped) if batched else (y[0], skipped[0])
 
 
 def overridable(function: F) -> F:
-    """Return a function that others can stand in for, as torch's own: a symbolic trace, or a subclass of Tensor."""
+    """Return a function that torch treats as its own: a symbolic trace or a subclass of Tensor, autocast, jit.trace."""
 
     @wraps(function)
     def checked(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any) -> Any:
         tensors = (x, weight, bias)
         if has_torch_function(tensors):
             return handle_torch_function(checked, tensors, x, weight, bias, *args, **options)
+        kind = x.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+            to = torch.get_autocast_dtype(kind)
+            with torch.autocast(kind, enabled=False):  # the sums inside stay in float32
+                cast_bias = None if bias is None else bias.to(to)
+                return checked(x.to(to), weight.to(to), cast_bias, *args, **options)
         if not tracing():
             return function(x, weight, bias, *args, **options)
         with warnings.catch_warnings():  # shapes are checked once, while tracing

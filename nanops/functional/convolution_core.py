@@ -10,16 +10,19 @@ from torch import Tensor
 from nanops import kernels, ledger
 from nanops.functional import convolution_torch
 from nanops.functional.geometry import Geometry, Part
+from nanops.kernels import depthwise
 from nanops.kernels.convolution import Job, any_nan, serves
 from nanops.rule import Rule
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+_NOTHING = torch.empty(0, dtype=torch.bool)
 Done = tuple[Part, Tensor, Tensor, Job | None]  # a part, its result, where it skipped, and the kernel's call
 
 
 def run(
-    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: tuple[int, int],
+    masked: bool = True,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return the result, (N, O, *out), and where windows were skipped, boolean (N, groups, *out).
 
     Gradients pass where nothing is NaN and `uniform` is off: there it is torch's own call.
@@ -27,10 +30,12 @@ def run(
     Args:
         x: (N, C, *size).
         key: Of the draws of approach B.
+        masked: Whether the mask is asked for; if not, and nobody listens, it is empty.
     """
+    masked = masked or ledger.listening()
     out, known = geometry.out(x, weight), rule.uniform and serves(x)
     if x.numel() == 0 or not (known or any_nan(x)):
-        return _stock(x, weight, bias, geometry, out)
+        return _stock(x, weight, bias, geometry, out, masked)
     if not serves(x):
         if x.device.type == "cpu" and kernels.library() is None:
             _announce()
@@ -39,21 +44,34 @@ def run(
         return y.contiguous(memory_format=memory_format(x, weight)), skipped
     x32 = x.detach().movedim(1, -1).to(torch.float32).contiguous().movedim(-1, 1)  # once for all parts
     parts = list(geometry.parts(x32, weight.detach()))
+    if depthwise.serves(parts[0].weight, x.shape[1], geometry.groups, rule):
+        done = [
+            (p, *_bias_only(x, bias, geometry, weight), None) if p.windows is None
+            else (p, *depthwise.depthwise(x32, p.weight, bias, p.windows, rule), None)
+            for p in parts
+        ]  # fmt: skip
+        return _compiled(x, weight, geometry, out, done, masked)
     jobs = [
         None if p.windows is None else Job(x32, p.weight, p.windows, geometry.groups, rule, phase_key(key, p))
         for p in parts
     ]
     found = [job.found for job in jobs if job is not None]
     if all(f.nans == 0 for f in found) and sum(f.uniform for f in found) * 4 < x.shape[0] * geometry.groups * prod(out):
-        return _stock(x, weight, bias, geometry, out)
+        return _stock(x, weight, bias, geometry, out, masked)
     done = [
         (p, *_bias_only(x, bias, geometry, weight), None) if job is None
-        else (p, job.convolve(bias, x.dtype), job.skipped, job)
+        else (p, job.convolve(bias, x.dtype), job.skipped if masked else _NOTHING, job)
         for p, job in zip(parts, jobs, strict=True)
     ]  # fmt: skip
-    y, skipped = _assemble(x, weight, geometry, done)
+    return _compiled(x, weight, geometry, out, done, masked)
+
+
+def _compiled(
+    x: Tensor, weight: Tensor, geometry: Geometry, out: tuple[int, ...], done: list[Done], masked: bool
+) -> tuple[Tensor, Tensor]:
+    y, skipped = _assemble(x, weight, geometry, done, masked)
     _note(geometry, out, skipped, done, "compiled")
-    return y.contiguous(memory_format=memory_format(x, weight)), skipped
+    return y.to(x.dtype).contiguous(memory_format=memory_format(x, weight)), skipped
 
 
 def in_torch(
@@ -95,9 +113,11 @@ def _channels_last(x: Tensor) -> bool:
 
 
 def _stock(
-    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, out: tuple[int, ...]
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, out: tuple[int, ...], masked: bool
 ) -> tuple[Tensor, Tensor]:
     y = geometry.stock(x, weight, bias)
+    if not masked:
+        return y, _NOTHING
     skipped = torch.zeros((x.shape[0], geometry.groups, *out), dtype=torch.bool, device=x.device)
     if ledger.listening():
         done: list[Done] = [(p, y, skipped[p.where], None) for p in geometry.parts(x, weight)]
@@ -112,7 +132,9 @@ def _bias_only(x: Tensor, bias: Tensor | None, geometry: Geometry, weight: Tenso
     return y, torch.zeros((1, 1, *ones), dtype=torch.bool, device=x.device)
 
 
-def _assemble(x: Tensor, weight: Tensor, geometry: Geometry, done: list[Done]) -> tuple[Tensor, Tensor]:
+def _assemble(
+    x: Tensor, weight: Tensor, geometry: Geometry, done: list[Done], masked: bool = True
+) -> tuple[Tensor, Tensor]:
     if not geometry.transposed:
         return done[0][1], done[0][2]
     out = geometry.out(x, weight)
@@ -120,7 +142,8 @@ def _assemble(x: Tensor, weight: Tensor, geometry: Geometry, done: list[Done]) -
     skipped = torch.empty((x.shape[0], geometry.groups, *out), dtype=torch.bool, device=x.device)
     for part, result, where, _ in done:
         y[part.where] = result
-        skipped[part.where] = where
+        if masked:
+            skipped[part.where] = where
     return y, skipped
 
 

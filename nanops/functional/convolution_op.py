@@ -18,20 +18,17 @@ _NO_KEY = (0, 0)
 
 
 def call(
-    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: Tensor | None
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: Tensor | None, masked: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the result, (N, O, *out), and where windows were skipped, boolean (N, groups, *out).
+    """Return the result, (N, O, *out), and if `masked` where windows were skipped, boolean (N, groups, *out).
 
     Args:
         x: (N, C, *size).
         key: Of the draws of approach B, two words in int64.
     """
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        to = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(to), weight.to(to), None if bias is None else bias.to(to)
     if _captured(x) or (_learns(x, weight, bias) and (rule.uniform or any_nan(x.detach()))):
         return convolution(x, weight, bias, key, *_settings(geometry, rule))
-    return core.run(x, weight, bias, geometry, rule, _words(key))
+    return core.run(x, weight, bias, geometry, rule, _words(key), masked)
 
 
 def _captured(x: Tensor) -> bool:

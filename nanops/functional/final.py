@@ -46,5 +46,5 @@ def check_policy(policy: str) -> None:
     """
     if policy not in POLICIES:
         raise InputError(
-            f"Expected policy to be one of {', '.join(POLICIES)}, got {policy!r}{nearest(policy, POLICIES)}."
+            f"Expected policy to be one of {', '.join(POLICIES)}, got {policy!r}{nearest(policy, POLICIES)}"
         )

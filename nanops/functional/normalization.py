@@ -186,27 +186,28 @@ def _normalize(
     missing = grouped.isnan()
     broken = missing.any(dim=dims, keepdim=True)
     plain = own(torch.where(broken, 0, grouped).reshape(x.shape))
-    mean, var, _ = _moments(grouped, dims)
-    values = torch.where(missing, mean, grouped)
-    z = ((values - mean) * torch.rsqrt(var + eps)).reshape(x.shape)
+    centred, _, var, _ = _moments(grouped, missing, dims)
+    z = (centred * torch.rsqrt(var + eps)).reshape(x.shape)
     if weight is not None:
         z = z * weight
     if bias is not None:
         z = z + bias
     # NaN comes last, so that no product with it has a gradient.
-    aware = torch.where(x.isnan(), torch.nan, z).to(plain.dtype)
+    aware = torch.where(missing.reshape(x.shape), torch.nan, z).to(plain.dtype)
     return laid_out_as(plain, torch.where(broken.expand_as(grouped).reshape(x.shape), aware, plain))
 
 
-def _moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, biased variance and number of the valid values, each with `dims` kept; 0 where there is none."""
-    missing = x.isnan()
+def _moments(x: Tensor, missing: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the valid values less their mean, 0 for a NaN; and mean, biased variance and number of them, `dims` kept.
+
+    Where there is no valid value all of them are 0.
+    """
     wide = torch.where(missing, 0, x).to(torch.promote_types(x.dtype, torch.float32))
-    count = (~missing).sum(dims, keepdim=True)
+    count = missing.logical_not().sum(dims, keepdim=True)
     some = count.clamp(min=1)
     mean = wide.sum(dims, keepdim=True) / some
-    var = torch.where(missing, 0, wide - mean).square().sum(dims, keepdim=True) / some
-    return mean, var, count
+    centred = torch.where(missing, 0, wide - mean)
+    return centred, mean, centred.square().sum(dims, keepdim=True) / some, count
 
 
 @torch.no_grad()
@@ -214,12 +215,13 @@ def _track(
     running_mean: Tensor | None, running_var: Tensor | None, x: Tensor, dims: tuple[int, ...], momentum: float
 ) -> None:
     """Move the running statistics towards those of the valid values, (C,); those of an instance count as one sample."""
-    mean, var, count = (t.reshape(-1, x.shape[1]) for t in _moments(x, dims))
+    _, *found = _moments(x, x.isnan(), dims)
+    mean, var, count = (t.reshape(-1, x.shape[1]) for t in found)
     enough = count > 1
     unbiased = var * count / (count - 1).clamp(min=1)
-    for running, found in ((running_mean, mean), (running_var, unbiased)):
+    for running, each in ((running_mean, mean), (running_var, unbiased)):
         if running is not None:
-            average = torch.where(enough, found, 0).sum(0) / enough.sum(0).clamp(min=1)
+            average = torch.where(enough, each, 0).sum(0) / enough.sum(0).clamp(min=1)
             moved = (1 - momentum) * running + momentum * average
             running.copy_(torch.where(enough.any(0), moved, running))
 

@@ -67,7 +67,8 @@ def _pool(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, bits
         wide = arrange(batch.resolve_neg().float(), last)
         values, chosen = empty(wide, shape, last), empty(wide, shape, last, bits or torch.int64)
         if values.numel():
-            compiled.pool(wide, windows, tolerance, max_ties, values, chosen, bitmap=bits is not None)
+            compiled.pool(wide, windows, tolerance, max_ties, values, chosen, bitmap=bits is not None,
+                          last=last)  # fmt: skip
         values = values.to(x.dtype)
     return (values, chosen) if x.dim() == dims + 2 else (values[0], chosen[0])
 

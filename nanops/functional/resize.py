@@ -75,7 +75,7 @@ def check_mode(mode: str) -> None:
         InputError: a mode that is not one of `AXES`.
     """
     if mode not in AXES:
-        raise InputError(f"Expected mode to be one of {', '.join(AXES)}, got {mode!r}{nearest(mode, AXES)}.")
+        raise InputError(f"Expected mode to be one of {', '.join(AXES)}, got {mode!r}{nearest(mode, AXES)}")
 
 
 def _check_size(x: Tensor, size: int | Sequence[int] | None, scale_factor: float | Sequence[float] | None) -> None:

@@ -63,7 +63,7 @@ def max_unpool_with_ties(values: Tensor, ties: Tensor, kernel: Ints, stride: Int
         wide = arrange(v.resolve_neg().float(), last)
         y = empty(wide, (*v.shape[:2], *windows.size), last)
         if y.numel():
-            compiled.unpool(wide, arrange(t, last), windows, y, nan_wins=nan_wins)
+            compiled.unpool(wide, arrange(t, last), windows, y, nan_wins=nan_wins, last=last)
         y = y.to(values.dtype)
     return y[0] if single else y
 

@@ -7,12 +7,12 @@
 #include "counting.h"
 #include "micro.h"
 #include "normal.h"
-#include "pages.h"
 
 namespace {
 
 constexpr int BATCH = 96;  // whole windows that are computed together: the rows they read stay in cache
-constexpr int OTHERS = 48;  // of others: the copies of their rows stay in cache
+constexpr int OTHERS = 48;  // of others, at most: the copies of their rows should stay in the first-level cache
+constexpr int64_t COPIES = 20 << 10;  // bytes of them
 
 // What does not depend on the window.
 struct Plan {
@@ -57,18 +57,39 @@ struct Place {  // of a window: its first tap in the image, and its output
 // Values that replace the NaNs of one window.
 class Fill {
  public:
-  explicit Fill(const Plan& p) : p_(p), normals_(p.c.fill == MAX_NORMAL ? (p.c.taps() * p.inputs + 63) / 64 * 64 : 0) {}
+  explicit Fill(const Plan& p)
+      : p_(p), all_(p.c.taps() * p.inputs), mean_(p.c.fill == MEAN),
+        normals_(p.c.fill == MAX_NORMAL ? (p.c.taps() * p.inputs + 63) / 64 * 64 : 0) {}
 
   // Fixes mean or maximum of the window's valid values; `known` is their sum, or null.
-  void begin(const float* x, const float* known, const Place& at, int64_t group, int64_t missing) {
-    if (known && p_.c.count_padding && std::isfinite(*known)) {
-      value_ = *known / float(p_.c.taps() * p_.inputs - missing);
+  void begin(const float* x, const float* known, const Place& at, bool inner, int64_t group, int64_t missing) {
+    if (known && (inner || p_.c.count_padding)) {
+      value_ = *known / float(all_ - missing);
+      if (std::isfinite(value_)) return;
+    }
+    settle(x, known, at, inner, group, missing);
+  }
+
+  // Copies `count` numbers, the window's from `element` on, with NaN replaced.
+  void pack(float* to, const float* from, int64_t count, int64_t element) {
+    int64_t k = 0;
+    if (mean_) {
+      const F value = all(value_);
+      for (; k + 16 <= count; k += 16) replace(to + k, from + k, value);
+      if (k < count && count >= 16) return replace(to + count - 16, from + count - 16, value);
+      for (; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_;
       return;
     }
+    for (; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_ + p_.c.sigma * normal(element + k);
+  }
+
+ private:
+  __attribute__((noinline)) void settle(const float* x, const float* known, const Place& at, bool inner, int64_t group,
+                                        int64_t missing) {
     const Convolution& c = p_.c;
     int64_t low[3], high[3], inside = 1;
     for (int a = 0; a < 3; ++a) {
-      const Inside in = c.inside(a, at.start[a]);
+      const Inside in = inner ? Inside{0, c.kernel[a]} : c.inside(a, at.start[a]);
       low[a] = in.low, high[a] = in.high;
       inside *= in.high - in.low;
     }
@@ -82,7 +103,7 @@ class Fill {
             for (int64_t k = low[2]; k < high[2]; ++k) visit(line + at.start[2] + k * c.dilation[2], int64_t(1));
         }
     };
-    if (c.fill == MEAN) {
+    if (mean_) {
       const int64_t valid = (c.count_padding ? c.taps() : inside) * p_.inputs - missing;
       float sum = 0;
       if (known)
@@ -110,20 +131,6 @@ class Fill {
     drawn_.assign(normals_.size() / 64, false);
   }
 
-  // Copies `count` numbers, the window's from `element` on, with NaN replaced.
-  void pack(float* to, const float* from, int64_t count, int64_t element) {
-    int64_t k = 0;
-    if (p_.c.fill == MEAN) {
-      const F value = all(value_);
-      for (; k + 16 <= count; k += 16) replace(to + k, from + k, value);
-      if (k < count && count >= 16) return replace(to + count - 16, from + count - 16, value);
-      for (; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_;
-      return;
-    }
-    for (; k < count; ++k) to[k] = from[k] == from[k] ? from[k] : value_ + p_.c.sigma * normal(element + k);
-  }
-
- private:
   static void replace(float* to, const float* from, F value) {
     const F v = load(from);
     store(to, where_nan(v, value, v));
@@ -144,6 +151,8 @@ class Fill {
   }
 
   const Plan& p_;
+  const int64_t all_;  // values of a window
+  const bool mean_;
   float value_ = 0;
   uint64_t place_ = 0;
   uint32_t group_ = 0;
@@ -156,7 +165,11 @@ class Batch {
  public:
   explicit Batch(const Plan& p)
       : p_(p), fill_(p), pointers_(size_t(OTHERS * p.segments)), packed_(size_t(OTHERS * p.segments * p.length)),
-        apart_(p.direct ? 0 : size_t(BATCH * p.room)), mask_(p.c.background ? NAN_MASK : -1) {}
+        apart_(p.direct ? 0 : size_t(BATCH * p.room)), mask_(p.c.background ? NAN_MASK : -1) {
+    const int step = micro::WINDOWS[micro::next(micro::vectors(p.outputs))];
+    const int64_t fit = COPIES / (4 * p.segments * p.length);
+    most_ = int(std::clamp<int64_t>(fit / step * step, step, OTHERS / step * step));
+  }
 
   void start(const float* x, const float* weight, const float* bias, const int32_t* pixels, float* y, int64_t group) {
     x_ = x, weight_ = weight, bias_ = bias, pixels_ = pixels, y_ = y, group_ = group;
@@ -173,7 +186,7 @@ class Batch {
   void partial(const Place& at, int64_t missing, const float* sum) {
     if (!p_.joined) return other(at, missing, sum);
     const Convolution& c = p_.c;
-    fill_.begin(x_, sum, at, group_, missing);
+    fill_.begin(x_, sum, at, true, group_, missing);
     const int64_t corner = (at.start[0] * c.size[1] + at.start[1]) * c.size[2] + at.start[2];
     const float* base = x_ + corner * c.channels;
     for (int r = 0; r < p_.segments; ++r) {
@@ -189,13 +202,13 @@ class Batch {
       pointers_[size_t(r * OTHERS + others_)] = from;
     }
     to_[1][others_++] = y_ + at.output * c.outputs;
-    if (others_ == OTHERS) flush_others();
+    if (others_ == most_) flush_others();
   }
 
   // A window that touches the padding, and may hold NaNs.
   void other(const Place& at, int64_t missing, const float* sum) {
     const Convolution& c = p_.c;
-    if (missing) fill_.begin(x_, sum, at, group_, missing);
+    if (missing) fill_.begin(x_, sum, at, false, group_, missing);
     int segment = 0;
     for (int64_t z = 0; z < c.kernel[0]; ++z)
       for (int64_t y = 0; y < c.kernel[1]; ++y) {
@@ -214,7 +227,7 @@ class Batch {
         }
       }
     to_[1][others_++] = y_ + at.output * c.outputs;
-    if (others_ == OTHERS) flush_others();
+    if (others_ == most_) flush_others();
   }
 
   void flush() {
@@ -287,7 +300,7 @@ class Batch {
   const int32_t* pixels_ = nullptr;
   float* y_ = nullptr;
   int64_t group_ = 0;
-  int whole_ = 0, others_ = 0, used_ = 0;
+  int whole_ = 0, others_ = 0, used_ = 0, most_ = OTHERS;
   const float* wholes_[BATCH];
   float* to_[2][BATCH];
   std::vector<const float*> pointers_;
@@ -425,7 +438,6 @@ NAN_API int64_t nan_pack(const Convolution* c, const float* weight, const int64_
 NAN_API int64_t nan_convolve(const Convolution* given) {
   const Convolution& c = *given;
   const Plan plan(c);
-  large_pages(c.y, 4 * c.n * c.places() * c.outputs);
   const int64_t lines = c.out[0] * c.out[1], planes = c.n * c.groups;
   const int64_t pack = nan_pack_size(given) / c.groups;
   std::vector<std::vector<float>> known(c.background ? size_t(planes) : 0);

@@ -58,6 +58,20 @@ def _three(values: tuple[int, ...], other: int) -> tuple[int, ...]:
     return (other,) * (3 - len(values)) + tuple(values)
 
 
+def structure(windows: Windows, n: int, channels: int, outputs: int, groups: int, rule: Rule) -> _Convolution:
+    """Return the kernel's arguments without the pointers."""
+    s = _Convolution()
+    s.n, s.channels, s.outputs, s.groups = n, channels, outputs, groups
+    for name, values, other in (
+        ("size", windows.size, 1), ("out", windows.counts, 1), ("kernel", windows.kernel, 1),
+        ("stride", windows.stride, 1), ("before", windows.before, 0), ("dilation", windows.dilation, 1),
+    ):  # fmt: skip
+        setattr(s, name, _TRIPLE(*_three(values, other)))
+    s.count_padding, s.fill = int(rule.count_padding), int(rule.fill == "max_normal")
+    s.sigma, s.threads = rule.sigma, torch.get_num_threads()
+    return s
+
+
 class Job:
     """One call of the kernel: survey first, then convolve.
 
@@ -66,7 +80,9 @@ class Job:
         weight: (O, C / groups, *kernel).
     """
 
-    def __init__(self, x: Tensor, weight: Tensor, windows: Windows, groups: int, rule: Rule, key: tuple[int, int]) -> None:
+    def __init__(
+        self, x: Tensor, weight: Tensor, windows: Windows, groups: int, rule: Rule, key: tuple[int, int]
+    ) -> None:
         library = kernels.library()
         if library is None:
             raise RuntimeError(f"Expected compiled kernels: {kernels.absence()}.")
@@ -79,19 +95,13 @@ class Job:
         pointwise = windows.taps == 1 and self._out == windows.size and not any(windows.before)
         self.counts = self.pixels if pointwise else torch.empty((n, groups, *self._out), dtype=torch.int32)
         self._least = rule.least(weight.shape[1], windows.taps)
-        self._background = self._corners() if rule.uniform and weight.shape[1] * windows.taps < 1 << UNIFORM_BIT else None
-        s = self._struct = _Convolution()
+        counted = weight.shape[1] * windows.taps < 1 << UNIFORM_BIT  # NaNs leave room for the uniform pixels
+        self._background = self._corners() if rule.uniform and counted else None
+        s = self._struct = structure(windows, n, x.shape[1], outputs, groups, rule)
         s.x, s.pixels, s.windows = self._x.data_ptr(), self.pixels.data_ptr(), self.counts.data_ptr()
         s.least = self._least.data_ptr()
         s.background = None if self._background is None else self._background.data_ptr()
-        s.n, s.channels, s.outputs, s.groups = n, x.shape[1], outputs, groups
-        for name, values, other in (
-            ("size", windows.size, 1), ("out", self._out, 1), ("kernel", windows.kernel, 1), ("stride", windows.stride, 1),
-            ("before", windows.before, 0), ("dilation", windows.dilation, 1),
-        ):  # fmt: skip
-            setattr(s, name, _TRIPLE(*_three(values, other)))
-        s.count_padding, s.fill = int(rule.count_padding), int(rule.fill == "max_normal")
-        s.sigma, s.key, s.threads = rule.sigma, (ctypes.c_uint32 * 2)(*key), torch.get_num_threads()
+        s.key = (ctypes.c_uint32 * 2)(*key)
         library.nan_survey(ctypes.byref(s))
         self.found = Found(*s.found)
 

@@ -4,7 +4,6 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nanops.windows import Windows
@@ -20,16 +19,10 @@ def fill(structure: ctypes.Structure, windows: Windows, out: Sequence[int]) -> N
         getattr(structure, name)[:] = (missing,) * (3 - len(values)) + tuple(values)
 
 
-def channels_last(x: Tensor) -> bool:
-    """Return whether the images of x (N, C, ...) have their channels last.
-
-    Raises:
-        RuntimeError: neither last nor before the places, or no plain float32: no kernel can read it.
-    """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or x.is_neg() or x.is_conj():
-        raise RuntimeError(f"Expected a float32 tensor on the processor, got {x.dtype} on {x.device}.")
-    if x.is_contiguous():
-        return False
-    if not x.movedim(1, -1).is_contiguous():
-        raise RuntimeError(f"Expected a contiguous or a channels-last tensor, got strides {x.stride()}.")
-    return True
+def expect_order(x: Tensor, last: bool) -> None:
+    """Raise RuntimeError where no kernel can read or write the images x (N, C, ...) in this order."""
+    if x.device.type != "cpu" or x.is_neg() or x.is_conj():
+        raise RuntimeError(f"Expected a plain tensor on the processor, got {x.dtype} on {x.device}.")
+    if not (x.movedim(1, -1) if last else x).is_contiguous():
+        order = "channels-last" if last else "contiguous"
+        raise RuntimeError(f"Expected a {order} tensor, got strides {x.stride()} of shape {tuple(x.shape)}.")

@@ -4,6 +4,8 @@
 #include "simd.h"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 namespace micro {
 
@@ -56,11 +58,13 @@ __attribute__((noinline)) void block(const Segments& s, int64_t from, int64_t up
     for (int b = 0; b < NB; ++b) store(outs[p] + 16 * b, c[p][b]);
 }
 
-template <int NB, int P>
-void dispatch(int windows, const Segments& s, int64_t from, int64_t upto, const float* w, int64_t step,
-              const float* const* pointers, float* const* outs, const float* bias, bool first) {
-  if (windows == P) return block<NB, P>(s, from, upto, w, step, pointers, outs, bias, first);
-  if constexpr (P > 1) dispatch<NB, P - 1>(windows, s, from, upto, w, step, pointers, outs, bias, first);
+using Block = void (*)(const Segments&, int64_t, int64_t, const float*, int64_t, const float* const*, float* const*,
+                       const float*, bool);
+
+// block<NB, P> at P - 1.
+template <int NB, int... P>
+constexpr std::array<Block, sizeof...(P)> blocks(std::integer_sequence<int, P...>) {
+  return {&block<NB, P + 1>...};
 }
 
 inline int vectors(int64_t outputs) { return int((outputs + 15) / 16); }
@@ -75,10 +79,11 @@ template <int NB>
 void groups(int windows, const Segments& s, int64_t from, int64_t upto, const float* w, int64_t step,
             const float* const* pointers, float** outs, const float* bias, bool first) {
   constexpr int P = WINDOWS[NB];
+  static constexpr auto table = blocks<NB>(std::make_integer_sequence<int, P>());
   const int parts = (windows + P - 1) / P;
   for (int i = 0, part = 0; part < parts; ++part) {
     const int now = (windows - i + parts - part - 1) / (parts - part);
-    dispatch<NB, P>(now, s, from, upto, w, step, pointers + i, outs + i, bias, first);
+    table[size_t(now - 1)](s, from, upto, w, step, pointers + i, outs + i, bias, first);
     i += now;
   }
 }

@@ -187,13 +187,31 @@ class Pool {
     return flat(z * p.stride[0] - p.before[0], y * p.stride[1] - p.before[1], x * p.stride[2] - p.before[2]);
   }
 
-  template <int KIND, bool BITMAP, class Tap>
-  inline __attribute__((always_inline)) Found unrolled(const Places& at, const Tap& tap) const {
-    switch (taps) {
-      case 2: return decide<KIND, BITMAP>(p, 2, shift.data(), at, tap);
-      case 4: return decide<KIND, BITMAP>(p, 4, shift.data(), at, tap);
-      case 8: return decide<KIND, BITMAP>(p, 8, shift.data(), at, tap);
-      default: return decide<KIND, BITMAP>(p, taps, shift.data(), at, tap);
+  // Windows of few taps that lie inside, in a row. What they share is copied: no store can be taken to change it.
+  template <int KIND, bool BITMAP, int TAPS>
+  __attribute__((noinline)) void inner(const float* x, int64_t place, int64_t from, int64_t count) const {
+    const Pooling q = p;
+    const int64_t c = q.channels, step = q.stride[2];
+    uint32_t away[TAPS];
+    int64_t hop[TAPS];
+    for (int t = 0; t < TAPS; ++t) away[t] = shift[t], hop[t] = int64_t(shift[t]) * c;
+    const uint32_t every = uint32_t(ones(TAPS));
+    for (int64_t w = 0; w < count; ++w, ++place, from += step) {
+      const Places at{all(uint32_t(from)), all(uint32_t(from)), all(every), all(0u)};
+      for (int64_t done = 0; done < c; done += 16) {
+        const int64_t k = std::min(done, c - 16);
+        const float* v = x + from * c + k;
+        F taken[TAPS];
+#pragma GCC unroll 8
+        for (int t = 0; t < TAPS; ++t) taken[t] = load(v + hop[t]);
+        const Found found = decide<KIND, BITMAP>(q, TAPS, away, at, [&](int t) { return taken[t]; });
+        const int64_t to = place * c + k;
+        store(q.values + to, found.value);
+        if (BITMAP)
+          store(static_cast<uint8_t*>(q.ties) + to, found.low);
+        else
+          store(q.indices + to, found.index);
+      }
     }
   }
 
@@ -204,6 +222,18 @@ class Pool {
     const float* x = p.x + image * p.volume() * c;
     const Span z = spans[0][oz], y = spans[1][oy];
     for (int64_t ox = 0; ox < p.out[2]; ++ox) {
+      if (z.whole && y.whole && spans[2][ox].whole && c >= 16 && (taps == 2 || taps == 4 || taps == 8)) {
+        int64_t upto = ox + 1;
+        while (upto < p.out[2] && spans[2][upto].whole) ++upto;
+        const int64_t place = ((image * p.out[0] + oz) * p.out[1] + oy) * p.out[2] + ox, from = start(oz, oy, ox);
+        switch (taps) {
+          case 2: inner<KIND, BITMAP, 2>(x, place, from, upto - ox); break;
+          case 4: inner<KIND, BITMAP, 4>(x, place, from, upto - ox); break;
+          default: inner<KIND, BITMAP, 8>(x, place, from, upto - ox);
+        }
+        ox = upto - 1;
+        continue;
+      }
       const Span w = spans[2][ox];
       const bool whole = z.whole && y.whole && w.whole;
       const uint64_t in = BITMAP ? (whole ? ones(taps) : inside(z, y, w)) : 0;
@@ -223,7 +253,7 @@ class Pool {
         const int lanes = int(std::min<int64_t>(c, 16));
         Found found;
         if (whole && lanes == 16) {
-          found = unrolled<KIND, BITMAP>(at, [&](int t) { return load(pointers[t] + k); });
+          found = decide<KIND, BITMAP>(p, taps, shift.data(), at, [&](int t) { return load(pointers[t] + k); });
         } else {
           for (int t = 0; t < taps; ++t) {
             if (pointers[t] && lanes == 16) {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nanops import kernels
-from nanops.kernels.geometry import FIELDS, channels_last, fill
+from nanops.kernels.geometry import FIELDS, expect_order, fill
 from nanops.tolerance import Tolerance
 from nanops.windows import Windows
 
@@ -28,17 +28,20 @@ class _Unpooling(ctypes.Structure):
 
 
 def pool(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, values: Tensor, chosen: Tensor, *,
-         bitmap: bool) -> None:  # fmt: skip
+         bitmap: bool, last: bool) -> None:  # fmt: skip
     """Write the pooled values, NaN where more than `max_ties` tie, and what was chosen.
 
     Args:
-        x: float32 (N, C, ...), contiguous or channels last; each window has a tap inside.
+        x: float32 (N, C, ...), each window has a tap inside.
         tolerance: In units of float32.
-        values, chosen: Empty tensors of the pooled shape, laid out like x.
+        values, chosen: Empty tensors of the pooled shape.
         bitmap: Whether `chosen` are the ties of each window, else the places of the maxima, int64.
+        last: Whether channels are stored last, in all three.
     """
+    for tensor in (x, values, chosen):
+        expect_order(tensor, last)
     call = _Pooling(x=x.data_ptr(), values=values.data_ptr(), n=x.shape[0], channels=x.shape[1])
-    call.channels_last, call.word = channels_last(x), chosen.element_size()
+    call.channels_last, call.word = last, chosen.element_size()
     setattr(call, "ties" if bitmap else "indices", chosen.data_ptr())
     fill(call, windows, windows.counts)
     call.max_ties, call.kind = min(max_ties, 2**32 - 1), _KINDS[tolerance.kind]
@@ -47,17 +50,20 @@ def pool(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, value
     _library().nan_pool(ctypes.byref(call))
 
 
-def unpool(values: Tensor, ties: Tensor, windows: Windows, y: Tensor, *, nan_wins: bool) -> None:
+def unpool(values: Tensor, ties: Tensor, windows: Windows, y: Tensor, *, nan_wins: bool, last: bool) -> None:
     """Write the unpooled image.
 
     Args:
-        values: float32 (N, C, ...), contiguous or channels last.
-        ties: Bitmaps laid out likewise.
+        values: float32 (N, C, ...).
+        ties: Their bitmaps.
         windows: Over the image y; only as many as there are values.
-        y: Empty, laid out likewise.
+        y: Empty.
+        last: Whether channels are stored last, in all three.
     """
+    for tensor in (values, ties, y):
+        expect_order(tensor, last)
     call = _Unpooling(values=values.data_ptr(), ties=ties.data_ptr(), y=y.data_ptr(), n=y.shape[0], channels=y.shape[1])
-    call.channels_last, call.word = channels_last(values), ties.element_size()
+    call.channels_last, call.word = last, ties.element_size()
     fill(call, windows, values.shape[2:])
     call.nan_wins, call.threads = nan_wins, _threads(y)
     _library().nan_unpool(ctypes.byref(call))

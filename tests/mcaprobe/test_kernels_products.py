@@ -73,12 +73,14 @@ CASES = {
     "2d-1x1": case(12, (1, 2), 3, (1, 1)),
     "3d": case(2, (2, 2, 2), 2, (2, 1, 2), padding=(1, 0, 0)),
     "3d-direct": case(3, (2, 2, 3), 2, (1, 2, 2), stride=(1, 1, 2), direct=True),
+    "3d-groups-dilated": case(4, (3, 3, 2), 2, (2, 2, 1), padding=(1, 0, 0), dilation=(2, 1, 1), groups=2),
     "transposed-1d": case(4, (3,), 2, (3,), stride=2, transposed=True),
     "transposed-2d": case(3, (2, 2), 2, (2, 2), transposed=True),
     "transposed-2d-output-padding": case(3, (2, 2), 1, (3, 3), 2, 1, transposed=True, output_padding=1),
     "transposed-2d-groups": case(4, (2, 2), 2, (2, 2), groups=2, transposed=True, direct=True),
     "transposed-2d-direct": case(3, (2, 2), 2, (3, 3), stride=2, padding=1, transposed=True, direct=True),
     "transposed-2d-dilated": case(2, (2, 2), 2, (2, 2), dilation=2, transposed=True, bias=False),
+    "transposed-3d-groups": case(4, (1, 2, 2), 2, (2, 1, 2), 2, 0, (1, 2, 1), groups=2, transposed=True, direct=True),
     "transposed-3d": case(2, (2, 1, 2), 1, (2, 2, 2), stride=2, transposed=True),
 }
 

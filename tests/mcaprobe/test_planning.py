@@ -66,6 +66,24 @@ def test_live_bytes_of_a_chain_do_not_grow_with_its_length():
     assert peaks[0] == peaks[1] == 2 * 2 * 8 * 8 * 4
 
 
+class Attention(nn.Module):
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "heads"),
+    [(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (1, 300, 8), 2), (Attention(), (1, 3, 300, 4), 3)],
+    ids=["transformer layer", "attention"],
+)
+def test_attention_is_counted_by_its_parts(model, shape, heads):
+    """A perturbed block has the matrix of scores and its softmax in memory; torch's fused kernels never do."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    seen = look(model.eval(), torch.rand(shape), [":output"])
+    assert seen.live >= 2 * heads * 300 * 300 * 4 and seen.largest == heads * 300 * 300
+    assert torch.backends.mha.get_fastpath_enabled() == before
+
+
 def test_the_bytes_of_stored_moments_are_those_of_their_state():
     seen = look(models.build_small(), models.image(), ["*"])
     state = Moments.empty(torch.zeros(1, 4, 16, 16)).state()
@@ -104,6 +122,8 @@ torch.manual_seed(0)
 if kind == "convolutions":
     model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.PReLU(), nn.Conv2d(8, 8, 3, padding=1))
     x = torch.rand(1, 1, 320, 320)
+elif kind == "attention":  # outside of perturbed blocks torch has fused kernels for it
+    model, x = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), torch.rand(1, 1024, 32)
 else:
     model = nn.Sequential(nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 2048))
     x = torch.rand(320, 512)
@@ -118,7 +138,7 @@ print(json.dumps({**result.manifest["memory"], "before": before["bytes"]}))
 
 # On the route exact the prediction is three to six times too high: only that it is high enough is held.
 @pytest.mark.parametrize(("route", "least"), [("model", LEAST), ("auto", 0.1)])
-@pytest.mark.parametrize(("kind", "samples"), [("convolutions", 10), ("products", 5)])
+@pytest.mark.parametrize(("kind", "samples"), [("convolutions", 10), ("products", 5), ("attention", 5)])
 def test_the_measured_peak_is_within_the_stated_factor_of_the_prediction(tmp_path, kind, samples, route, least):
     program = MEASURE.replace("import mcaprobe\n", "import mcaprobe, mcaprobe.observer\n")
     command = [sys.executable, "-c", program, kind, str(samples), str(tmp_path / "r"), route]

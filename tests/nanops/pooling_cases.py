@@ -14,7 +14,9 @@ from nanops.tolerance import Tolerance
 INF, NAN = float("inf"), float("nan")
 ROUTES = ("avx512", "avx2", "torch")
 FORMATS = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
-SIGNED = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
+SIGNED = {
+    torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64,
+}  # fmt: skip
 
 
 def take(monkeypatch, route: str) -> None:
@@ -54,8 +56,8 @@ def case(*size: int, kernel=2, stride=None, padding=0, dilation=1, ceil_mode=Fal
     def each(v):
         return (v,) * len(size) if isinstance(v, int) else v
 
-    return Case(size, each(kernel), each(kernel if stride is None else stride), each(padding), each(dilation), ceil_mode,
-                tolerance or Tolerance())  # fmt: skip
+    step = each(kernel if stride is None else stride)
+    return Case(size, each(kernel), step, each(padding), each(dilation), ceil_mode, tolerance or Tolerance())
 
 
 # The shapes of the networks, and what is awkward about windows; wide enough for whole vectors and their rests.

@@ -91,7 +91,7 @@ X = image(2, 3, 4)
 MESSAGES = {
     "policy": (
         lambda: finalize(X, "zeros"),
-        "Expected policy to be one of zero, background, keep, got 'zeros'; did you mean 'zero'?.",
+        "Expected policy to be one of zero, background, keep, got 'zeros'; did you mean 'zero'?",
     ),
     "integers": (lambda: finalize(X.int()), "Expected x of a floating-point dtype, got torch.int32."),
     "axes": (lambda: finalize(X[0, 0], "background"), "Expected x of shape (N, K, ...), got (4,)."),

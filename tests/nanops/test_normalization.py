@@ -206,6 +206,14 @@ def test_one_graph_gives_the_same_numbers(name):
         torch.testing.assert_close(run(case), on(name, case), equal_nan=True)
 
 
+def test_one_graph_learns_without_nan():
+    x = image(2, 4, 3, 3, rate=0.3)
+    run = compiled(lambda t, w, b: nan_group_norm(t, 2, w, b))
+    expected = gradients(lambda t, w, b: nan_group_norm(t, 2, w, b), x, W, B)
+    for found, wanted in zip(gradients(run, x, W, B), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_batch_norm_in_eval_mode_is_one_graph():
     run = compiled(lambda t: nan_batch_norm(t, MEAN, VAR, W, B))
     x = image(2, 4, 3, 3, rate=0.3)

@@ -142,7 +142,7 @@ X = image(1, 1, 4, 4)
 MESSAGES = {
     "policy": (
         lambda: reduction.nan_adaptive_avg_pool2d(X, 1, policy="means"),
-        "Expected policy to be one of zero, mean, got 'means'; did you mean 'mean'?.",
+        "Expected policy to be one of zero, mean, got 'means'; did you mean 'mean'?",
     ),
     "axes": (
         lambda: reduction.nan_adaptive_avg_pool3d(X[0], 1),

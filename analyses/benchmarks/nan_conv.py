@@ -1,0 +1,118 @@
+"""How fast is the NaN convolution beside torch's own, both timed by turns in the same run?"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from analyses.benchmarks.nan_cases import CASE_PATTERNS, CASES, GROWING, GROWING_PATTERNS, Case, with_nan
+from analyses.benchmarks.operators import threads
+from analyses.benchmarks.timing import Times, calls_within, interleave, spread
+from nanops import functional, ledger
+
+Row = dict[str, Any]
+CONV = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
+NAN_CONV = {1: functional.nan_conv1d, 2: functional.nan_conv2d, 3: functional.nan_conv3d}
+LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+OPERATORS, GROWTH = "operators", "growing sizes"
+# speed_up: stock's median, in its faster memory format, over ours; ideal: what skipping alone would give;
+# executed: multiply-accumulates that our kernel made, of those of a dense one.
+COLUMNS = (
+    "part", "subject", "pattern", "threads", "repetitions", "skipped", "executed", "route", "stock_format", "stock_ms",
+    "stock_low_ms", "stock_high_ms", "ms", "low_ms", "high_ms", "speed_up", "speed_up_low", "speed_up_high",
+    "speed_up_fastest", "ideal", "least", "met",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How often, on how many threads, how long at a time.
+
+    Args:
+        seconds: How long a call is repeated at a time, so that short ones can be timed.
+    """
+
+    repetitions: int = 9
+    threads: tuple[int, ...] = (1, 2)
+    seconds: float = 0.03
+    seed: int = 0
+
+
+def run(setting: Setting, progress: Callable[[str], None] = lambda _: None) -> list[Row]:
+    """Return a row for each case, pattern and thread count."""
+    return list(_rows(setting, progress))
+
+
+def _rows(setting: Setting, progress: Callable[[str], None]) -> Iterator[Row]:
+    for count in setting.threads:
+        with threads(count), torch.inference_mode():
+            for part, cases, patterns in ((OPERATORS, CASES, CASE_PATTERNS), (GROWTH, GROWING, GROWING_PATTERNS)):
+                for case in cases:
+                    for row in time_case(case, patterns, setting, progress):
+                        yield {"part": part, "subject": case.name, "threads": count} | row
+
+
+def time_case(
+    case: Case, patterns: Iterable[str], setting: Setting, progress: Callable[[str], None] = lambda _: None
+) -> list[Row]:
+    """Return a row for each pattern: stock in both memory formats and ours on each pattern, by turns."""
+    x, weight, bias = case.operands(setting.seed)
+    stock = {
+        name: partial(CONV[case.dims], x.contiguous(memory_format=form), weight.contiguous(memory_format=form), bias,
+                      padding=case.kernel // 2, groups=case.groups)
+        for name, form in (("channels_last", LAST[case.dims]), ("contiguous", torch.contiguous_format))
+    }  # fmt: skip
+    last = LAST[case.dims]
+    ours = {
+        pattern: partial(NAN_CONV[case.dims], with_nan(x, pattern, setting.seed).contiguous(memory_format=last),
+                         weight.contiguous(memory_format=last), bias, padding=case.kernel // 2, groups=case.groups)
+        for pattern in patterns
+    }  # fmt: skip
+    found = by_turns(stock, ours, setting, lambda text: progress(f"{case.name}, {text}"))
+    fastest = min(stock, key=lambda name: found[name].median)
+    return [
+        {"pattern": pattern} | compared(found[pattern], found[fastest], fastest, ours[pattern], case.least.get(pattern))
+        for pattern in ours
+    ]
+
+
+def by_turns(
+    stock: Mapping[str, Callable[[], Any]], ours: Mapping[str, Callable[[], Any]], setting: Setting,
+    progress: Callable[[str], None],
+) -> dict[str, Times]:  # fmt: skip
+    """Return the times of one call of each, stock timed before, between and after the others."""
+    calls = {**stock, **ours}
+    counts = {name: calls_within(call, setting.seconds) for name, call in calls.items()}
+    blocks = {name: partial(_repeat, calls[name], counts[name]) for name in calls}
+    found = interleave(
+        {name: blocks[name] for name in stock}, [{name: blocks[name]} for name in ours], setting.repetitions, progress
+    )
+    return {name: Times(tuple(tuple(s / counts[name] for s in turn) for turn in t.turns)) for name, t in found.items()}
+
+
+def _repeat(call: Callable[[], Any], count: int) -> None:
+    for _ in range(count):
+        call()
+
+
+def compared(ours: Times, stock: Times, stock_format: str, call: Callable[[], Any], least: float | None) -> Row:
+    """Return the cells of a comparison; the skipped share is what the operator itself reports."""
+    with ledger.listen() as calls:
+        call()
+    windows = sum(c.windows * len(c.skipped) for c in calls)
+    skipped = sum(int(c.skipped.sum()) for c in calls) / windows
+    executed = sum(int(c.executed.sum()) for c in calls)
+    dense = sum(c.windows * c.macs * len(c.skipped) for c in calls)
+    speed_up = stock.median / ours.median
+    low, high = spread([speed_up, *(1 / r for r in ours.ratios(stock))])
+    return {
+        "repetitions": len(ours.turns), "skipped": skipped, "executed": executed / dense,
+        "route": "+".join(sorted({c.route for c in calls})), "stock_format": stock_format,
+        "stock_ms": 1e3 * stock.median, "stock_low_ms": 1e3 * min(stock.all), "stock_high_ms": 1e3 * max(stock.all),
+        "ms": 1e3 * ours.median, "low_ms": 1e3 * min(ours.all), "high_ms": 1e3 * max(ours.all),
+        "speed_up": speed_up, "speed_up_low": low, "speed_up_high": high,
+        "speed_up_fastest": min(stock.all) / min(ours.all), "ideal": 1 / (1 - skipped) if skipped < 1 else float("inf"),
+        "least": least, "met": None if least is None else bool(speed_up >= least),
+    }  # fmt: skip

@@ -1,0 +1,77 @@
+"""`python -m analyses benchmark nan_conv | nan_pool`: the NaN operators beside torch's own, in one run."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from analyses import provenance
+from analyses.benchmarks import nan_conv, nan_pool
+from analyses.benchmarks.config import cores
+from analyses.benchmarks.nan_conv import COLUMNS, Row, Setting
+from analyses.benchmarks.record import load_average
+from analyses.benchmarks.timing import UNSTEADY
+from analyses.figures.nan_benchmark import markdown
+from analyses.results_files import write_rows
+from nanops import kernels
+
+MEASURES: dict[str, Callable[[Setting, Callable[[str], None]], list[Row]]] = {
+    "nan_conv": nan_conv.run,
+    "nan_pool": nan_pool.run,
+}
+WHAT = tuple(MEASURES)
+ABOUT = (
+    "rows: medians of the times of one call; stock: torch's own operator on the same values without NaN, in the faster "
+    "of its two memory formats, timed before, between and after ours in the same run; speed_up: stock over ours, its "
+    "extremes over the repetitions; ideal: 1 / (1 - skipped windows); executed: multiply-accumulates made, of those of "
+    "a dense one; ours takes channels last; NaN convolutions with threshold 1/2 and fill mean"
+)
+
+
+def report(what: str, repetitions: int, threads: tuple[int, ...], out: Path | None) -> int:
+    """Measure, write the rows, print the table; return 1 where a speed-up is below its bound, else 0."""
+    console, start, load = Console(), time.monotonic(), load_average()
+    path = out or provenance.ROOT / "analyses" / "results" / f"{what}.csv"
+    setting = Setting(repetitions=repetitions, threads=threads)
+    with console.status("") as status:
+        found = MEASURES[what](setting, status.update)
+    rows = [{name: _text(row.get(name)) for name in COLUMNS} for row in found]
+    write_rows(path, rows, _manifest(setting, load, time.monotonic() - start))
+    for line in markdown(rows):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    judged = [row for row in found if row["met"] is not None]
+    missed = [row for row in judged if not row["met"]]
+    console.print(f"{path}: {len(rows)} rows, {len(judged)} judged, {len(missed)} missed")
+    for row in found:
+        if row["stock_high_ms"] > UNSTEADY * row["stock_low_ms"]:
+            console.print(
+                f"  Not quiet: stock of {row['subject']} on {row['threads']} threads took {row['stock_low_ms']:.2f} to "
+                f"{row['stock_high_ms']:.2f} ms: measure again, or see speed_up_fastest.", markup=False,
+            )  # fmt: skip
+            break
+    for row in missed:
+        console.print(
+            f"  NOT MET: {row['subject']}, {row['pattern']}, {row['threads']} threads: {row['speed_up']:.2f} < "
+            f"{row['least']:g}", markup=False,
+        )  # fmt: skip
+    return 1 if missed else 0
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _manifest(setting: Setting, load: tuple[float, float, float], seconds: float) -> dict[str, Any]:
+    return {
+        "about": ABOUT, "command": "python -m analyses " + shlex.join(sys.argv[1:]), "date": provenance.now(),
+        "commit": provenance.commit(), "machine": provenance.machine(), "cores": cores(),
+        "kernels": next((name for name in kernels.names() if kernels.load(name) is not None), kernels.absence()),
+        "versions": provenance.versions(), "repetitions": setting.repetitions, "seed": setting.seed,
+        "seconds": round(seconds, 1), "load_before": [round(value, 2) for value in load],
+    }  # fmt: skip
