@@ -151,7 +151,8 @@ def nan_conv2d(
         threshold: In (0, 1].
         sigma: Standard deviation of approach B.
         generator: Gives approach B the key of its draws, which are functions of it, the window and the element: the
-            same for every sample of the batch. The global random state is neither read nor changed.
+            same for every sample of the batch. The global random state is neither read nor changed. Taking the key
+            ends a compiled graph; a traced one keeps the key of its trace.
         count_padding: Whether padding zeros are valid values; if not, only the image counts, and a window without any
             of it is computed as padding.
         uniform: Whether windows that equal the sample's background (the most frequent of its corner pixels) at every
@@ -160,7 +161,9 @@ def nan_conv2d(
         return_skipped: Whether to return also where windows were skipped, boolean, (N, groups, H', W').
 
     Returns:
-        (N, O, H', W'), x's dtype, in the memory format that torch would give.
+        (N, O, H', W'), x's dtype, in the memory format that torch would give. Gradients are those of the filled
+        windows, once: none passes through a skipped window or reaches a NaN; what replaces NaNs depends on the valid
+        values, and a maximum that several of them share divides its gradient between them.
 
     Raises:
         InputError: shapes, dtypes, devices or options that do not fit together.

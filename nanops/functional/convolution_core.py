@@ -56,7 +56,8 @@ def run(
         for p in parts
     ]
     found = [job.found for job in jobs if job is not None]
-    if all(f.nans == 0 for f in found) and sum(f.uniform for f in found) * 4 < x.shape[0] * geometry.groups * prod(out):
+    clean = bool(found) and not any(f.nans for f in found)
+    if clean and sum(f.uniform for f in found) * 4 < x.shape[0] * geometry.groups * prod(out):
         return _stock(x, weight, bias, geometry, out, masked)
     done = [
         (p, *_bias_only(x, bias, geometry, weight), None) if job is None

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import cos, gcd, log, pi, prod, sin, sqrt
+from math import cos, log, pi, prod, sin, sqrt
 
 import numpy as np
 import pytest
@@ -163,13 +163,13 @@ class Case:
         """Return the multiply-adds of one output."""
         return prod(self.weight.shape[2:]) * (self.x.shape[1] // self.groups)
 
-    def holds(self, y, skipped):
+    def holds(self, y, skipped, uniform=False):
         """Check a result: torch's own where nothing is NaN; else the twin's mask, and values as exact as their sums.
 
         The bound is (2 K + 4) eps sum |w| |x| for windows of K values: K for the sum of the products, K for the mean,
-        and the last roundings; and half a unit in the last place of a narrow dtype.
+        and the last roundings; and half a unit in the last place of a narrow dtype. With `uniform` also without NaN.
         """
-        if not self.x.isnan().any():
+        if not (uniform or self.x.isnan().any()):
             assert torch.equal(y, self.stock()) and not skipped.any()
             return
         expected, gone = self.answer()
@@ -238,11 +238,3 @@ def cases(draw, transposed=False, patterns=PATTERNS, fills=("mean", "max_normal"
         x, weight, bias, stride, padding, dilation, groups, draw(st.sampled_from(THRESHOLDS)),
         draw(st.sampled_from(fills)), draw(st.booleans()), more, seed=seed,
     )  # fmt: skip
-
-
-def reachable(case):
-    """Whether every output of a transposed case is reached by some tap."""
-    return all(
-        k >= s // gcd(s, d) and gcd(s, d) == 1
-        for k, s, d in zip(case.weight.shape[2:], case.stride, case.dilation, strict=True)
-    )

@@ -13,7 +13,7 @@ pytestmark = OWN_WARNING
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(case=cases())
 def test_every_convolution_is_that_of_the_loops(route, case):
     before = case.x.clone()
@@ -23,7 +23,7 @@ def test_every_convolution_is_that_of_the_loops(route, case):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(case=cases(transposed=True, fills=["mean"]))
 def test_every_transposed_convolution_is_that_of_the_loops(route, case):
     before = case.x.clone()
@@ -42,7 +42,7 @@ def test_without_spread_transposed_convolutions_fill_with_the_maximum(route, cas
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases())
 def test_every_dtype_is_computed_in_float32_or_wider(dtype, case):
     case = case.to(dtype)

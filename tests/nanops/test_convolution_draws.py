@@ -88,7 +88,8 @@ def test_groups_draw_apart(route):
     x = torch.zeros(1, 4, 30)
     x[:, 1::2] = NAN
     with on(route):
-        y = F.nan_conv1d(x, torch.ones(2, 2, 1), groups=2, threshold=1.0, fill="max_normal", sigma=1.0, generator=seeded())
+        y = F.nan_conv1d(x, torch.ones(2, 2, 1), groups=2, threshold=1.0, fill="max_normal", sigma=1.0,
+                         generator=seeded())  # fmt: skip
     assert y.unique().numel() == 60
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanops import functional as F
-from tests.nanops.convolutions import Case, ROUTES, cases, normal_numbers, on, with_nan
+from tests.nanops.convolutions import ROUTES, Case, cases, normal_numbers, on, with_nan
 from tests.nanops.images import same_bits
 
 NAN, INF, LARGEST = float("nan"), float("inf"), torch.finfo(torch.float32).max
@@ -24,7 +24,7 @@ def plain(x, weight, **options):
 
 @routes
 @settings(max_examples=25, deadline=None)
-@given(case=cases(patterns=["iid", "pixels", "border"], fills=["mean"]), places=st.lists(st.integers(0, 10**6), max_size=3))
+@given(cases(patterns=["iid", "pixels", "border"], fills=["mean"]), st.lists(st.integers(0, 10**6), max_size=3))
 def test_infinities_are_valid_values(route, case, places):
     x = case.x.clone()
     for i, place in enumerate(places):
