@@ -1,5 +1,7 @@
 """A converted model computes what one written in the NaN operators computes, however its calls are spelt."""
 
+import doctest
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -287,3 +289,8 @@ def test_an_option_that_makes_no_sense_is_named(case):
     options, sentence = WRONG[case]
     with pytest.raises(InputError, match=sentence):
         nanops.convert(Modules(), **options)
+
+
+def test_the_example_of_the_package_is_true():
+    found = doctest.testmod(nanops)
+    assert found.attempted > 8 and found.failed == 0
