@@ -1,5 +1,7 @@
 """A converted model computes what one written in the NaN operators computes, however its calls are spelt."""
 
+import doctest
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from nanops.functional.pooling import aggressive_max_pool2d, multi_max_pool2d
 from nanops.functional.resize import nan_interpolate
 from nanops.functional.transposed import nan_conv_transpose2d
 from nanops.functional.unpooling import conservative_max_unpool2d
+from nanops.modules import Finalize, NanAdaptiveAvgPool2d, NanConv2d, NanInstanceNorm2d, NanUpsample
 from nanops.tolerance import EXACT, Tolerance
 from tests.nanops.images import same_bits
 from tests.nanops.nets import Functional, Modules, Tail, Torch, by_hand, image, seeded, untied
@@ -166,6 +169,16 @@ def test_operators_of_ours_inside_a_model_stay_as_they_are():
     assert same_bits(y, nan_conv2d(tied(image()), w, threshold=1.0))
 
 
+@pytest.mark.parametrize("layer", [NanInstanceNorm2d(1), NanUpsample(scale_factor=2.0, mode="bilinear"),
+                                   NanAdaptiveAvgPool2d(3, policy="mean"), Finalize("zero"),
+                                   NanConv2d(1, 2, 3, threshold=0.9)], ids=lambda m: type(m).__name__)  # fmt: skip
+def test_modules_of_ours_stay_as_they_are(layer):
+    converted = nanops.convert(Tail(lambda m, y: m.layer(y), layer=layer), threshold=0.2, final="keep")
+    with nanops.count_skipped(converted) as skipped:
+        y = converted(image())
+    assert same_bits(y, layer(tied(image()))) and skipped.replaced == []
+
+
 def test_draws_come_from_the_generator_that_was_given():
     model = seeded(Modules())
 
@@ -276,3 +289,8 @@ def test_an_option_that_makes_no_sense_is_named(case):
     options, sentence = WRONG[case]
     with pytest.raises(InputError, match=sentence):
         nanops.convert(Modules(), **options)
+
+
+def test_the_example_of_the_package_is_true():
+    found = doctest.testmod(nanops)
+    assert found.attempted > 8 and found.failed == 0

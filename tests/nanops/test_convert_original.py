@@ -98,13 +98,13 @@ def test_threads_convert_for_themselves():
 def test_a_checkpoint_computes_the_same_again():
     class Checkpointed(Modules):
         def forward(self, x):
-            y, i = self.pool(torch.relu(self.conv1(x)))
+            y, i = self.pool(torch.relu(self.norm(self.conv1(x))))
             y = checkpoint(self.middle, self.unpool(y, i), use_reentrant=False)
             return self.conv2(y)
 
     class Plain(Modules):
         def forward(self, x):
-            y, i = self.pool(torch.relu(self.conv1(x)))
+            y, i = self.pool(torch.relu(self.norm(self.conv1(x))))
             return self.conv2(self.middle(self.unpool(y, i)))
 
     gradients = []
