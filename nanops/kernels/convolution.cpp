@@ -379,6 +379,14 @@ void line(const Plan& p, Batch& batch, const int32_t* counts, const float* sums,
   }
 }
 
+// Windows of one image and group that hold NaNs and, as far as windows inside the image go, are not skipped.
+int64_t partial_windows(const Convolution& c, const int32_t* counts) {
+  const int32_t mask = c.background ? NAN_MASK : -1, least = int32_t(std::min<int64_t>(c.least[c.taps()], 1 << 30));
+  int64_t found = 0;
+  for (int64_t i = 0; i < c.places(); ++i) found += (counts[i] & mask) > 0 && (counts[i] & mask) < least;
+  return found;
+}
+
 // The output of a window of background only: that of the first one.
 bool background_output(const Plan& p, Batch& batch, const int32_t* counts, float* y, std::vector<float>& known) {
   const Convolution& c = p.c;
@@ -441,16 +449,21 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
   const int64_t lines = c.out[0] * c.out[1], planes = c.n * c.groups;
   const int64_t pack = nan_pack_size(given) / c.groups;
   std::vector<std::vector<float>> known(c.background ? size_t(planes) : 0);
-  // Where many windows need their mean, each pixel is added up once.
-  std::vector<float> sums;
-  if (c.fill == MEAN && c.found[2] * plan.segments > planes * c.volume()) {
-    sums.resize(size_t(planes * c.volume()));
+  // Where many windows of an image need their mean, each of its pixels is added up once.
+  std::vector<std::vector<float>> sums(size_t(c.fill == MEAN && c.found[2] ? planes : 0));
+#pragma omp parallel for num_threads(c.threads) schedule(dynamic, 1)
+  for (int64_t plane = 0; plane < int64_t(sums.size()); ++plane)
+    if (partial_windows(c, c.windows + plane * c.places()) * plan.segments > c.volume())
+      sums[size_t(plane)].resize(size_t(c.volume()));
+  if (!sums.empty()) {
     const int64_t width = c.size[2], rows = c.volume() / width;
 #pragma omp parallel for num_threads(c.threads) schedule(static)
     for (int64_t i = 0; i < planes * rows; ++i) {
       const int64_t plane = i / rows, n = plane / c.groups;
+      if (sums[size_t(plane)].empty()) continue;
       const float* v = c.x + (n * rows + i % rows) * width * c.channels + plane % c.groups * plan.inputs;
-      for (int64_t k = 0; k < width; ++k) sums[size_t(i * width + k)] = sum_valid(v + k * c.channels, plan.inputs);
+      float* to = sums[size_t(plane)].data() + i % rows * width;
+      for (int64_t k = 0; k < width; ++k) to[k] = sum_valid(v + k * c.channels, plan.inputs);
     }
   }
   const int64_t some = std::max<int64_t>(1, std::min<int64_t>(512 / c.out[2], planes * lines / (4 * c.threads)));
@@ -482,8 +495,9 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
         }
         float* y = c.y + plane / c.groups * c.places() * c.outputs + plane % c.groups * plan.outputs;
         const float* vector = c.background && !known[size_t(plane)].empty() ? known[size_t(plane)].data() : nullptr;
-        if (!sums.empty()) sum_line(c, sums.data() + plane * c.volume(), at / c.out[1], at % c.out[1], across, line_sums.data());
-        line(plan, batch, c.windows + i * c.out[2], sums.empty() ? nullptr : line_sums.data(), y, vector, at / c.out[1], at % c.out[1]);
+        const bool summed = !sums.empty() && !sums[size_t(plane)].empty();
+        if (summed) sum_line(c, sums[size_t(plane)].data(), at / c.out[1], at % c.out[1], across, line_sums.data());
+        line(plan, batch, c.windows + i * c.out[2], summed ? line_sums.data() : nullptr, y, vector, at / c.out[1], at % c.out[1]);
       }
       batch.flush();
     }

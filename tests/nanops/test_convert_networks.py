@@ -5,13 +5,13 @@ import torch
 
 import nanops
 from analyses.models.fastsurfer import FastSurferVINN
+from analyses.models.relaynet import ReLayNet
 from nanops.functional.convolution import nan_conv2d
 from nanops.functional.pooling import multi_max_pool2d
 from nanops.functional.resize import nan_interpolate
 from nanops.functional.unpooling import conservative_max_unpool2d
 from tests.nanops.images import same_bits
 from tests.nanops.nets import seeded
-from analyses.models.relaynet import ReLayNet
 from tests.shared_data import shared
 
 

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanops import functional as F
-from tests.nanops.convolutions import ROUTES, Case, cases, normal_numbers, on, with_nan
+from tests.nanops.convolutions import OWN_WARNING, ROUTES, Case, cases, normal_numbers, on, with_nan
 from tests.nanops.images import same_bits
+
+pytestmark = OWN_WARNING
 
 NAN, INF, LARGEST = float("nan"), float("inf"), torch.finfo(torch.float32).max
 routes = pytest.mark.parametrize("route", ROUTES)
