@@ -16,6 +16,12 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def page(title: str, rows: str, lines: Sequence[str]) -> str:
+    """Return a page of tables, drawn from the rows of the CSV beside it."""
+    source = f"Drawn from [{rows}]({rows}); its .json says what, when, where and how."
+    return "\n".join([f"# {title}", "", source, "", *lines, ""])
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], manifest: Mapping[str, object]) -> None:
     """Write rows with the same keys to a CSV, and the manifest to a JSON of the same name."""
     buffer = io.StringIO()

@@ -17,7 +17,7 @@ from analyses.benchmarks.nan_conv import COLUMNS, GROWTH, Row, Setting
 from analyses.benchmarks.record import load_average
 from analyses.benchmarks.timing import UNSTEADY
 from analyses.figures.nan_benchmark import draw_growth, markdown
-from analyses.results_files import write_rows
+from analyses.results_files import page, write_rows, write_text
 from nanops import kernels
 
 MEASURES: dict[str, Callable[[Setting, Callable[[str], None]], list[Row]]] = {
@@ -25,6 +25,10 @@ MEASURES: dict[str, Callable[[Setting, Callable[[str], None]], list[Row]]] = {
     "nan_pool": nan_pool.run,
 }
 WHAT = tuple(MEASURES)
+TITLES = {
+    "nan_conv": "Speed-up of the NaN convolution over torch's own",
+    "nan_pool": "Speed-up of the NaN poolings over torch's own",
+}
 ABOUT = (
     "rows: medians of the times of one call; stock: torch's own operator on the same values without NaN, in the faster "
     "of its two memory formats, timed before, between and after ours in the same run; speed_up: stock over ours, its "
@@ -46,6 +50,7 @@ def report(what: str, repetitions: int, threads: tuple[int, ...], out: Path | No
         figure = draw_growth(rows, _footer(setting))
         figure.savefig(path.with_suffix(".png"), dpi=130)
         plt.close(figure)
+    write_text(path.with_suffix(".md"), page(TITLES[what], path.name, markdown(rows)))
     for line in markdown(rows):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     judged = [row for row in found if row.get("met") is not None]

@@ -15,7 +15,7 @@ from analyses.benchmarks.networks import DATA, subjects
 from analyses.benchmarks.record import load_average
 from analyses.experiments.skipping import COLUMNS, TOTAL, run
 from analyses.figures.skipping import markdown
-from analyses.results_files import write_rows
+from analyses.results_files import page, write_rows, write_text
 from mcaprobe.errors import InputError
 
 RESULT = provenance.ROOT / "analyses" / "results" / "skipping.csv"
@@ -59,6 +59,8 @@ def skipping(args: argparse.Namespace) -> int:
         "seconds": round(time.monotonic() - start, 1), "load_before": [round(value, 2) for value in load],
     }  # fmt: skip
     write_rows(args.out, texts, manifest)
+    title = "What converted networks skip, and what the wall clock gains"
+    write_text(args.out.with_suffix(".md"), page(title, args.out.name, markdown(texts)))
     for line in markdown(texts):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{args.out}: {len(texts)} rows, {sum(row['layer'] == TOTAL for row in texts)} of whole networks")
