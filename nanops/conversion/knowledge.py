@@ -56,6 +56,12 @@ _ELEMENTWISE = {
     "nan_to_num", "glu", "any", "all", "count_nonzero", "nansum", "nanmean",
 }  # fmt: skip
 
+# Of these the gradient of one operand is a product with the other: 0 times NaN, where no gradient may pass.
+PRODUCTS = frozenset({
+    "addcdiv", "addcmul", "atan2", "div", "divide", "fmod", "hypot", "lerp", "mul", "multiply", "pow", "prelu", "rdiv",
+    "remainder", "rmul", "rpow", "rtruediv", "true_divide", "truediv", "xlogy",
+})  # fmt: skip
+
 # A NaN stays where it is, or goes where its value would go, and nowhere else.
 LOCAL = frozenset(_CREATED | _MOVED | _ELEMENTWISE)
 

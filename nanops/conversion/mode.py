@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
-from nanops.conversion.knowledge import CARRIED, HEADS, LOCAL, METADATA, SOFT, ZEROED
+from nanops.conversion.knowledge import CARRIED, HEADS, LOCAL, METADATA, PRODUCTS, SOFT, ZEROED
 from nanops.conversion.options import Options
 from nanops.conversion.outputs import finish
 from nanops.conversion.place import Place, holds_nan, mark, may_hold_nan, pool_of, tensors
@@ -136,7 +136,8 @@ class Replacing(TorchFunctionMode):
             return func(*args, **kwargs)
         name = name.strip("_")
         tied = any(pool_of(t) is not None for t in tensors((*args, *kwargs.values())))
-        if name in LOCAL and not tied and name not in REPLACEMENTS:
+        learned = name in PRODUCTS and torch.is_grad_enabled()
+        if name in LOCAL and not tied and name not in REPLACEMENTS and not learned:
             return func(*args, **kwargs)
         conversion, site = self.conversion, self.site
         place = Place(site.layer, site.path, site.options, conversion.final, conversion.background, func, name)
@@ -183,6 +184,8 @@ def _dispatch(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any], tied: bo
             return note_dense(at, _stock(at, args, kwargs), args, kwargs)
         if at.name in ZEROED:
             return _stock(at, args, kwargs)
+        if at.name in PRODUCTS:
+            return _apart(at, args, kwargs)
         if at.name in HEADS:
             return _head(at, args, kwargs)
     except InputError as error:
@@ -191,6 +194,30 @@ def _dispatch(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any], tied: bo
     if any(holds_nan(t) for t in tensors((*args, *kwargs.values()))):
         raise at.refuse(f"a NaN reached {at.name}, which is not known to keep a NaN in its place")
     return at.function(*args, **kwargs)
+
+
+def _apart(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return an elementwise product whose gradients no NaN reaches: it is computed beside the NaNs, then put together."""
+    given = [t for t in tensors((*args, *kwargs.values())) if t.is_floating_point()]
+    if not any(t.requires_grad for t in given) or not any(holds_nan(t) for t in given):
+        return at.function(*args, **kwargs)
+
+    def each(change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+        def changed(value: Any) -> Any:
+            return change(value) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+        return at.function(*map(changed, args), **{k: changed(v) for k, v in kwargs.items() if k != "out"})
+
+    with torch.no_grad():
+        plain = each(lambda t: t.detach().clone())  # clones: the function may work in place
+    y = each(lambda t: torch.where(t.isnan(), 1.0, t))
+    hidden = torch.zeros_like(plain, dtype=torch.bool)
+    for t in given:
+        if holds_nan(t):
+            hidden |= t.detach().isnan().broadcast_to(plain.shape)
+    y = torch.where(hidden, plain, y)
+    in_place = getattr(at.function, "__name__", "").endswith("_") and not at.function.__name__.endswith("__")
+    return args[0].copy_(y) if in_place else y
 
 
 def _carry(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
