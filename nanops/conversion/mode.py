@@ -197,7 +197,7 @@ def _dispatch(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any], tied: bo
 
 
 def _apart(at: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return an elementwise product whose gradients no NaN reaches: it is computed beside the NaNs, then put together."""
+    """Return an elementwise product whose gradients no NaN reaches: what is NaN is computed apart."""
     given = [t for t in tensors((*args, *kwargs.values())) if t.is_floating_point()]
     if not any(t.requires_grad for t in given) or not any(holds_nan(t) for t in given):
         return at.function(*args, **kwargs)
