@@ -10,7 +10,7 @@ from torch import Tensor
 
 import nanops
 from analyses.benchmarks.nan_cases import CASE_PATTERNS, CASES, GROWING, GROWING_PATTERNS, Case, with_nan
-from analyses.benchmarks.networks import Method, Subject, subjects
+from analyses.benchmarks.networks import Method, Subject, convolutional
 from analyses.benchmarks.operators import threads
 from analyses.benchmarks.timing import Times, calls_within, interleave, spread
 from nanops import functional, ledger
@@ -47,10 +47,9 @@ class Setting:
 
 def run(setting: Setting, progress: Callable[[str], None] = lambda _: None) -> list[Row]:
     """Return a row for each case, pattern and thread count, and for each convolution of the networks."""
-    short = replace(setting, seconds=setting.seconds / 3)
+    short = replace(setting, seconds=setting.seconds / 3, repetitions=min(setting.repetitions, 3))
     rows = list(_rows(setting, progress))
-    chosen = {subject.network: subject for subject in reversed(subjects())}  # each on the template
-    for subject in reversed(chosen.values()):
+    for subject in convolutional():
         for method in NETWORK_METHODS:
             rows += network(subject, method, short, progress)
     return rows
@@ -80,7 +79,7 @@ def network(
                      "speed_up": stock / ours, "least": LEAST_OF_A_NETWORK,
                      "met": bool(stock / ours >= LEAST_OF_A_NETWORK)}  # fmt: skip
             part = f"{subject.network}, {subject.input}"
-            pattern = f"{method.pooling}, {method.threshold:g}"
+            pattern = f"{method.pooling}, {method.threshold:g}" if method.pooling else "none"
             rows += [{"part": part, "pattern": pattern, "threads": count} | row for row in (*here, total)]
     return rows
 

@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from analyses import provenance
 from analyses.benchmarks.processes import full_width
 from analyses.experiments.unseen import inputs_in
 from analyses.models.demo import INPUT_OPTIONS, build_model
+from analyses.models.fondue import FONDUE
+from analyses.models.nnunet import PlainUNet
 from analyses.models.relaynet import load_relaynet
 from mcaprobe.loading import load_input
 
@@ -52,3 +55,18 @@ def subjects(data: Path = DATA) -> list[Subject]:
         context = int(INPUT_OPTIONS["context"])  # type: ignore[call-overload]
         found.append(Subject("ReLayNet, published parameters", load_relaynet(path), name, template[:, [context]]))
     return found
+
+
+def convolutional(data: Path = DATA) -> list[Subject]:
+    """Return one subject for each network, all on the template: those above, FONDUE, and nnU-Net's plain U-Net with
+    pools, the latter two with random weights of a fixed seed."""
+    template = {subject.network: subject for subject in reversed(subjects(data))}
+    first = template["demo network, 24 filters"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fondue, unet = FONDUE().eval(), PlainUNet(2, 7, 4, (32, 64, 128, 256, 512, 512), downsampling="pool").eval()
+    return [
+        *reversed(template.values()),
+        Subject("FONDUE, untrained", fondue, first.input, first.x),
+        Subject("nnU-Net with pools, 2-D, untrained", unet, first.input, first.x),
+    ]

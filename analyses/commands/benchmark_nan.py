@@ -39,13 +39,14 @@ ABOUT = (
 
 def report(what: str, repetitions: int, threads: tuple[int, ...], out: Path | None) -> int:
     """Measure, write the rows, print the table; return 1 where a speed-up is below its bound, else 0."""
-    console, start, load = Console(), time.monotonic(), load_average()
+    console, start = Console(), time.monotonic()
     path = out or provenance.ROOT / "analyses" / "results" / f"{what}.csv"
     setting = Setting(repetitions=repetitions, threads=threads)
+    about = _stamp(setting)  # of the code that is measured, whatever is committed meanwhile
     with console.status("") as status:
         found = MEASURES[what](setting, status.update)
     rows = [{name: _text(row.get(name)) for name in COLUMNS} for row in found]
-    write_rows(path, rows, _manifest(setting, load, time.monotonic() - start))
+    write_rows(path, rows, about | {"seconds": round(time.monotonic() - start, 1)})
     if any(row["part"] == GROWTH for row in rows):
         figure = draw_growth(rows, _footer(setting))
         figure.savefig(path.with_suffix(".png"), dpi=130)
@@ -85,11 +86,11 @@ def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _manifest(setting: Setting, load: tuple[float, float, float], seconds: float) -> dict[str, Any]:
+def _stamp(setting: Setting) -> dict[str, Any]:
     return {
         "about": ABOUT, "command": "python -m analyses " + shlex.join(sys.argv[1:]), "date": provenance.now(),
         "commit": provenance.commit(), "machine": provenance.machine(), "cores": cores(),
         "kernels": next((name for name in kernels.names() if kernels.load(name) is not None), kernels.absence()),
         "versions": provenance.versions(), "repetitions": setting.repetitions, "seed": setting.seed,
-        "seconds": round(seconds, 1), "load_before": [round(value, 2) for value in load],
+        "load_before": [round(value, 2) for value in load_average()],
     }  # fmt: skip

@@ -47,24 +47,27 @@ def skipping(args: argparse.Namespace) -> int:
     counts = tuple(dict.fromkeys(args.threads or (1, cores())))
     if not all(1 <= count <= cores() for count in counts):
         raise InputError(f"Expected --threads between 1 and the {cores()} cores of this machine, got {args.threads}.")
-    console, start, load = Console(), time.monotonic(), load_average()
+    console, start, about = Console(), time.monotonic(), _stamp(args.repetitions)
     setting = Setting(args.repetitions, counts, seconds=0.0)
     with console.status("") as status:
         rows = run(subjects(args.data), setting, progress=status.update)
     texts = [{name: _text(row.get(name)) for name in COLUMNS} for row in rows]
-    manifest = {
-        "about": ABOUT, "note": OCT, "command": "python -m analyses " + shlex.join(sys.argv[1:]),
-        "date": provenance.now(), "commit": provenance.commit(), "machine": provenance.machine(), "cores": cores(),
-        "versions": provenance.versions(), "repetitions": args.repetitions,
-        "seconds": round(time.monotonic() - start, 1), "load_before": [round(value, 2) for value in load],
-    }  # fmt: skip
-    write_rows(args.out, texts, manifest)
+    write_rows(args.out, texts, about | {"seconds": round(time.monotonic() - start, 1)})
     title = "What converted networks skip, and what the wall clock gains"
     write_text(args.out.with_suffix(".md"), page(title, args.out.name, markdown(texts)))
     for line in markdown(texts):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{args.out}: {len(texts)} rows, {sum(row['layer'] == TOTAL for row in texts)} of whole networks")
     return 0
+
+
+def _stamp(repetitions: int) -> dict[str, object]:
+    return {
+        "about": ABOUT, "note": OCT, "command": "python -m analyses " + shlex.join(sys.argv[1:]),
+        "date": provenance.now(), "commit": provenance.commit(), "machine": provenance.machine(), "cores": cores(),
+        "versions": provenance.versions(), "repetitions": repetitions,
+        "load_before": [round(value, 2) for value in load_average()],
+    }  # fmt: skip
 
 
 def _text(value: object) -> str:

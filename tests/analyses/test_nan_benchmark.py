@@ -170,6 +170,14 @@ def test_the_networks_are_there_without_any_data(tmp_path: Path) -> None:
     assert [s.network for s in found] == ["demo network, 24 filters", "FastSurferVINN, 71 filters, untrained"]
 
 
+def test_every_network_is_timed_once_on_the_template(tmp_path: Path) -> None:
+    found = networks.convolutional(tmp_path)
+    assert [s.network for s in found] == [
+        "demo network, 24 filters", "FastSurferVINN, 71 filters, untrained", "FONDUE, untrained",
+        "nnU-Net with pools, 2-D, untrained"]  # fmt: skip
+    assert {s.input for s in found} == {"MNI152 template (the training image)"}
+
+
 def test_relaynet_takes_its_file_and_refuses_another(tmp_path: Path) -> None:
     path = tmp_path / "relaynet.pt"
     state = {k: v for k, v in ReLayNet().state_dict().items() if not k.endswith("num_batches_tracked")}
