@@ -24,6 +24,19 @@ def markdown(rows: Rows) -> list[str]:
     return lines[1:]
 
 
+def pooling_sentence(rows: Rows) -> str:
+    """Return the range of each operator's speed-up, and how many of its bounds are met."""
+    parts = []
+    for part in dict.fromkeys(row["part"] for row in rows):
+        here = [row for row in rows if row["part"] == part]
+        found = [float(row["speed_up"]) for row in here]
+        met = sum(row["met"] == "True" for row in here)
+        least = number(here[0]["least"])
+        parts.append(f"{part} {number(min(found))} to {number(max(found))} times as fast as torch's, median "
+                     f"{number(median(found))} (bound {least}: {met} of {len(here)} met)")  # fmt: skip
+    return "; ".join(parts) + "."
+
+
 def _operators(part: str, rows: Rows) -> list[str]:
     patterns = list(dict.fromkeys(row["pattern"] for row in rows))
     lines = [f"| {part} | threads | torch, ms | {' | '.join(patterns)} |", "| --- " * (3 + len(patterns)) + "|"]

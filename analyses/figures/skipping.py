@@ -10,6 +10,14 @@ HEAD = ("network, input", "NaN", "threads", "skipped, mean of layers", "skipped,
         "labels that differ", "torch, ms", "speed-up")  # fmt: skip
 
 
+def short(rows: Rows) -> list[str]:
+    """Return the table's lines of one thread, threshold 1/2 and images that are networks' own or the paper's."""
+    return markdown(
+        [row for row in rows if row["threads"] == "1" and float(row["threshold"]) == 0.5
+         and not row["input"].startswith("labelled")]
+    )  # fmt: skip
+
+
 def markdown(rows: Rows) -> list[str]:
     """Return the lines of a table with one line for each network, method and thread count."""
     lines = [f"| {' | '.join(HEAD)} |", "| --- " * len(HEAD) + "|"]

@@ -5,7 +5,8 @@ import json
 import re
 from pathlib import Path
 
-from analyses.figures import benchmark
+from analyses.benchmarks.nan_conv import GROWTH
+from analyses.figures import benchmark, nan_benchmark, skipping
 from analyses.figures.fidelity import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,22 @@ def test_the_fidelity_table_is_that_of_the_committed_rows() -> None:
 def test_the_cost_tables_are_those_of_the_committed_rows() -> None:
     for line in benchmark.markdown(read("campaign_cost.csv")):
         assert line in README, line
+
+
+def test_the_speed_tables_are_those_of_the_committed_rows() -> None:
+    rows = [row for row in read("nan_conv.csv") if row["part"] != GROWTH]
+    for line in [*nan_benchmark.markdown(rows), *skipping.short(read("skipping.csv"))]:
+        assert line in README, line
+    assert nan_benchmark.pooling_sentence(read("nan_pool.csv")) in " ".join(README.split())
+
+
+def test_the_pages_of_tables_are_drawn_from_the_rows_beside_them() -> None:
+    for name, draw in (("nan_conv", nan_benchmark.markdown), ("nan_pool", nan_benchmark.markdown),
+                       ("skipping", skipping.markdown)):  # fmt: skip
+        page = (RESULTS / f"{name}.md").read_text().splitlines()
+        assert [line for line in page if line.startswith("|")] == [
+            line for line in draw(read(f"{name}.csv")) if line.startswith("|")
+        ]
 
 
 def test_the_dice_of_the_readme_are_those_of_the_committed_manifest() -> None:
