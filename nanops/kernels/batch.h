@@ -1,0 +1,161 @@
+// Windows that wait to be computed together.
+#pragma once
+#include <cstring>
+#include <vector>
+
+#include "counting.h"
+#include "fill.h"
+#include "micro.h"
+#include "plan.h"
+
+constexpr int BATCH = 96;  // whole windows that are computed together: the rows they read stay in cache
+constexpr int OTHERS = 48;  // of others, at most: the copies of their rows should stay in the first-level cache
+constexpr int64_t COPIES = 20 << 10;  // bytes of them
+
+// Windows of one thread that wait to be computed: whole ones by one pointer each, others by one a segment.
+class Batch {
+ public:
+  explicit Batch(const Plan& p)
+      : p_(p), fill_(p), pointers_(size_t(OTHERS * p.segments)), packed_(size_t(OTHERS * p.segments * p.length)),
+        apart_(p.direct ? 0 : size_t(BATCH * p.room)), mask_(p.c.background ? NAN_MASK : -1) {
+    const int step = micro::WINDOWS[micro::next(micro::octets(p.outputs))];
+    const int64_t fit = COPIES / (4 * p.segments * p.length);
+    most_ = int(std::clamp<int64_t>(fit / step * step, step, OTHERS / step * step));
+  }
+
+  void start(const float* x, const float* weight, const float* bias, const int32_t* pixels, float* y, int64_t group) {
+    x_ = x, weight_ = weight, bias_ = bias, pixels_ = pixels, y_ = y, group_ = group;
+  }
+
+  void whole(const Place& at) {
+    const Convolution& c = p_.c;
+    wholes_[whole_] = x_ + ((at.start[0] * c.size[1] + at.start[1]) * c.size[2] + at.start[2]) * c.channels;
+    to_[0][whole_++] = y_ + at.output * c.outputs;
+    if (whole_ == BATCH) flush_whole();
+  }
+
+  // A window inside the image that holds NaNs, `missing` of them; `sum` of its valid values, or null.
+  void partial(const Place& at, int64_t missing, const float* sum) {
+    if (!p_.joined) return other(at, missing, sum);
+    const Convolution& c = p_.c;
+    fill_.begin(x_, sum, at, true, group_, missing);
+    const int64_t corner = (at.start[0] * c.size[1] + at.start[1]) * c.size[2] + at.start[2];
+    const float* base = x_ + corner * c.channels;
+    for (int r = 0; r < p_.segments; ++r) {
+      const int32_t* pixels = pixels_ + corner + p_.rows[size_t(r)];
+      int32_t dirty = 0;
+      for (int64_t k = 0; k < c.kernel[2]; ++k) dirty |= pixels[k];
+      const float* from = base + p_.shift[size_t(r)];
+      if (dirty & mask_) {
+        float* to = packed_.data() + size_t(used_++) * size_t(p_.length);
+        fill_.pack(to, from, p_.length, r * p_.length);
+        from = to;
+      }
+      pointers_[size_t(r * OTHERS + others_)] = from;
+    }
+    to_[1][others_++] = y_ + at.output * c.outputs;
+    if (others_ == most_) flush_others();
+  }
+
+  // A window that touches the padding, and may hold NaNs.
+  void other(const Place& at, int64_t missing, const float* sum) {
+    const Convolution& c = p_.c;
+    if (missing) fill_.begin(x_, sum, at, false, group_, missing);
+    int segment = 0;
+    for (int64_t z = 0; z < c.kernel[0]; ++z)
+      for (int64_t y = 0; y < c.kernel[1]; ++y) {
+        const int64_t iz = at.start[0] + z * c.dilation[0], iy = at.start[1] + y * c.dilation[1];
+        const bool in = iz >= 0 && iz < c.size[0] && iy >= 0 && iy < c.size[1];
+        const int64_t line = (iz * c.size[1] + iy) * c.size[2];
+        if (p_.joined) {
+          const float* from = in ? row(line, at.start[2], missing, segment) : zeros();
+          pointers_[size_t(segment++ * OTHERS + others_)] = from;
+        } else {
+          for (int64_t k = 0; k < c.kernel[2]; ++k, ++segment) {
+            const int64_t ix = at.start[2] + k * c.dilation[2];
+            const float* from = in && ix >= 0 && ix < c.size[2] ? pixel(line + ix, segment) : zeros();
+            pointers_[size_t(segment * OTHERS + others_)] = from;
+          }
+        }
+      }
+    to_[1][others_++] = y_ + at.output * c.outputs;
+    if (others_ == most_) flush_others();
+  }
+
+  void flush() {
+    flush_whole();
+    flush_others();
+  }
+
+ private:
+  // A row of taps: where it lies in the image if it is clean, else a copy.
+  const float* row(int64_t line, int64_t first, int64_t missing, int segment) {
+    const Convolution& c = p_.c;
+    const int64_t kw = c.kernel[2], last = first + kw;
+    const int64_t low = std::max<int64_t>(first, 0), high = std::min(last, c.size[2]);
+    if (low >= high) return zeros();
+    const float* from = x_ + (line + low) * c.channels;
+    bool dirty = false;
+    if (missing)
+      for (int64_t k = low; k < high; ++k) dirty |= (pixels_[line + k] & mask_) != 0;
+    if (!dirty && low == first && high == last) return from;
+    float* to = packed_.data() + size_t(used_++) * size_t(p_.length);
+    const int64_t inputs = p_.inputs, element = segment * p_.length;
+    std::fill(to, to + (low - first) * inputs, 0.0f);
+    float* middle = to + (low - first) * inputs;
+    if (dirty)
+      fill_.pack(middle, from, (high - low) * inputs, element + (low - first) * inputs);
+    else
+      std::copy(from, from + (high - low) * inputs, middle);
+    std::fill(to + (high - first) * inputs, to + p_.length, 0.0f);
+    return to;
+  }
+
+  const float* pixel(int64_t at, int segment) {
+    const float* from = x_ + at * p_.c.channels;
+    if (!(pixels_[at] & mask_)) return from;
+    float* to = packed_.data() + size_t(used_++) * size_t(p_.length);
+    fill_.pack(to, from, p_.inputs, segment * p_.length);
+    return to;
+  }
+
+  const float* zeros() {
+    if (zeros_.empty()) zeros_.assign(size_t(p_.length), 0.0f);
+    return zeros_.data();
+  }
+
+  void flush_whole() {
+    if (whole_) compute({p_.segments, p_.length, p_.shift.data(), 0}, wholes_, to_[0], whole_);
+    whole_ = 0;
+  }
+
+  void flush_others() {
+    if (others_) compute({p_.segments, p_.length, nullptr, OTHERS}, pointers_.data(), to_[1], others_);
+    others_ = used_ = 0;
+  }
+
+  void compute(const micro::Segments& s, const float* const* from, float* const* to, int count) {
+    float* outs[BATCH];
+    if (p_.direct) {
+      std::copy(to, to + count, outs);
+      micro::run(count, p_.outputs, s, weight_, from, outs, bias_);
+      return;
+    }
+    for (int i = 0; i < count; ++i) outs[i] = apart_.data() + i * p_.room;
+    micro::run(count, p_.outputs, s, weight_, from, outs, bias_);
+    for (int i = 0; i < count; ++i) std::memcpy(to[i], apart_.data() + i * p_.room, 4 * size_t(p_.outputs));
+  }
+
+  const Plan& p_;
+  Fill fill_;
+  const float *x_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
+  const int32_t* pixels_ = nullptr;
+  float* y_ = nullptr;
+  int64_t group_ = 0;
+  int whole_ = 0, others_ = 0, used_ = 0, most_ = OTHERS;
+  const float* wholes_[BATCH];
+  float* to_[2][BATCH];
+  std::vector<const float*> pointers_;
+  std::vector<float> packed_, apart_, zeros_;
+  const int32_t mask_;
+};
