@@ -37,7 +37,7 @@ class Options:
         if self.pooling not in POOLINGS:
             names = [p for p in POOLINGS if p]
             near = nearest(str(self.pooling), names)
-            raise InputError(f"Expected pooling to be {', '.join(names)} or None, got {self.pooling!r}{near}.")
+            raise InputError(f"Expected pooling to be {', '.join(names)} or None, got {self.pooling!r}{near}")
         if self.fill == "max_normal" and self.generator is None:
             raise InputError("Expected a torch.Generator for fill='max_normal', got None.")
         if not isinstance(self.tolerance, Tolerance):
@@ -83,12 +83,12 @@ def resolve(
     for glob in [*globs, *overrides]:
         if not any(_selects(glob, paths) for paths in names):
             known = [path for each in names for path in each if path]
-            raise InputError(f"Expected a glob that matches a layer, got {glob!r}{nearest(glob, known)}.")
+            raise InputError(f"Expected a glob that matches a layer, got {glob!r}{nearest(glob, known)}")
     for given in overrides.values():
         for name in given:
             if name not in OVERRIDABLE:
                 expected = ", ".join(OVERRIDABLE)
-                raise InputError(f"Expected overrides of {expected}, got {name!r}{nearest(name, OVERRIDABLE)}.")
+                raise InputError(f"Expected overrides of {expected}, got {name!r}{nearest(name, OVERRIDABLE)}")
     found: list[Options | None] = []
     for paths in names:
         if not any(_selects(glob, paths) for glob in globs):

@@ -287,8 +287,9 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_an_option_that_makes_no_sense_is_named(case):
     options, sentence = WRONG[case]
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=sentence) as refusal:
         nanops.convert(Modules(), **options)
+    assert str(refusal.value)[-1] in ".?" and str(refusal.value)[-2] not in ".?"  # one sentence, one end
 
 
 def test_the_example_of_the_package_is_true():
