@@ -34,6 +34,14 @@ def library() -> ctypes.CDLL | None:
     return next((found for name in names() if (found := load(name)) is not None), None)
 
 
+def required() -> ctypes.CDLL:
+    """Return the library; only asked for where there is one."""
+    found = library()
+    if found is None:
+        raise RuntimeError(f"Expected compiled kernels: {absence()}.")
+    return found
+
+
 def absence() -> str:
     """Return why there is no library, as half a sentence."""
     if not names():

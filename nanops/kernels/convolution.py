@@ -7,19 +7,20 @@ import torch
 from torch import Tensor
 
 from nanops import kernels
+from nanops.kernels.geometry import FIELDS, fill
 from nanops.rule import Rule
 from nanops.windows import Windows
 
 UNIFORM_BIT = 20  # of the counts, see convolution.h
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_I64, _PTR, _TRIPLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64 * 3
+_I64, _PTR = ctypes.c_int64, ctypes.c_void_p
 
 
 class _Convolution(ctypes.Structure):
     _fields_ = (
         *((name, _PTR) for name in ("x", "weight", "y", "pixels", "windows", "least", "background")),
         *((name, _I64) for name in ("n", "channels", "outputs", "groups")),
-        *((name, _TRIPLE) for name in ("size", "out", "kernel", "stride", "before", "dilation")),
+        *FIELDS,
         ("count_padding", _I64), ("fill", _I64), ("sigma", ctypes.c_float), ("key", ctypes.c_uint32 * 2),
         ("threads", ctypes.c_uint32), ("found", _I64 * 4),
     )  # fmt: skip
@@ -54,19 +55,11 @@ def _last(x: Tensor) -> Tensor:
     return x.movedim(1, -1)
 
 
-def _three(values: tuple[int, ...], other: int) -> tuple[int, ...]:
-    return (other,) * (3 - len(values)) + tuple(values)
-
-
 def structure(windows: Windows, n: int, channels: int, outputs: int, groups: int, rule: Rule) -> _Convolution:
     """Return the kernel's arguments without the pointers."""
     s = _Convolution()
     s.n, s.channels, s.outputs, s.groups = n, channels, outputs, groups
-    for name, values, other in (
-        ("size", windows.size, 1), ("out", windows.counts, 1), ("kernel", windows.kernel, 1),
-        ("stride", windows.stride, 1), ("before", windows.before, 0), ("dilation", windows.dilation, 1),
-    ):  # fmt: skip
-        setattr(s, name, _TRIPLE(*_three(values, other)))
+    fill(s, windows, windows.counts)
     s.count_padding, s.fill = int(rule.count_padding), int(rule.fill == "max_normal")
     s.sigma, s.threads = rule.sigma, torch.get_num_threads()
     return s
@@ -83,9 +76,7 @@ class Job:
     def __init__(
         self, x: Tensor, weight: Tensor, windows: Windows, groups: int, rule: Rule, key: tuple[int, int]
     ) -> None:
-        library = kernels.library()
-        if library is None:
-            raise RuntimeError(f"Expected compiled kernels: {kernels.absence()}.")
+        library = kernels.required()
         self._library, self._rule, self._windows = library, rule, windows
         self._x = _last(x).to(torch.float32).contiguous()
         self._weight = weight.detach().to(torch.float32)

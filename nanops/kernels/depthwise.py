@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nanops import kernels
-from nanops.kernels.convolution import _I64, _PTR, _Convolution, _last, structure
+from nanops.kernels.convolution import _PTR, _Convolution, _last, structure
 from nanops.rule import Rule
 from nanops.windows import Windows
 
@@ -23,9 +23,6 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, 
         x: (N, C, *size), one of the dtypes of the compiled convolution.
         weight: (C, 1, *kernel).
     """
-    library = kernels.library()
-    if library is None:
-        raise RuntimeError(f"Expected compiled kernels: {kernels.absence()}.")
     n, channels = x.shape[:2]
     x32 = _last(x).detach().to(torch.float32).contiguous()
     wide = -(-channels // 16) * 16
@@ -38,7 +35,6 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, 
     y = torch.empty((n, *windows.counts, channels))
     skipped = torch.empty((n, *windows.counts, channels), dtype=torch.bool)
     s.x, s.y, s.least = x32.data_ptr(), y.data_ptr(), least.data_ptr()
-    library.nan_depthwise.restype = _I64
     pointers = (_PTR(t.data_ptr()) for t in (packed, packed[-1], skipped))
-    library.nan_depthwise(ctypes.byref(s), *pointers)
+    kernels.required().nan_depthwise(ctypes.byref(s), *pointers)
     return y.movedim(-1, 1).to(x.dtype), skipped.movedim(-1, 1)

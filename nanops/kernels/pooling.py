@@ -47,7 +47,7 @@ def pool(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, value
     call.max_ties, call.kind = min(max_ties, 2**32 - 1), _KINDS[tolerance.kind]
     call.amount, call.floor = tolerance.bound(torch.float32), tolerance.floor
     call.ulps, call.threads = int(min(tolerance.value, 2**32 - 1)), _threads(x)
-    _library().nan_pool(ctypes.byref(call))
+    kernels.required().nan_pool(ctypes.byref(call))
 
 
 def unpool(values: Tensor, ties: Tensor, windows: Windows, y: Tensor, *, nan_wins: bool, last: bool) -> None:
@@ -66,16 +66,9 @@ def unpool(values: Tensor, ties: Tensor, windows: Windows, y: Tensor, *, nan_win
     call.channels_last, call.word = last, ties.element_size()
     fill(call, windows, values.shape[2:])
     call.nan_wins, call.threads = nan_wins, _threads(y)
-    _library().nan_unpool(ctypes.byref(call))
+    kernels.required().nan_unpool(ctypes.byref(call))
 
 
 def _threads(image: Tensor) -> int:
     """Return how many threads an image is worth: torch's own number, fewer for a small one."""
     return min(torch.get_num_threads(), 1 + image.numel() // GRAIN)
-
-
-def _library() -> ctypes.CDLL:
-    found = kernels.library()
-    if found is None:
-        raise RuntimeError(f"Expected compiled kernels: {kernels.absence()}.")
-    return found
