@@ -10,6 +10,7 @@ from torch import Tensor
 from nanops import kernels, ledger
 from nanops.functional import convolution_torch
 from nanops.functional.geometry import Geometry, Part
+from nanops.functional.layout import is_channels_last
 from nanops.kernels import depthwise
 from nanops.kernels.convolution import Job, any_nan, serves
 from nanops.rule import Rule
@@ -99,18 +100,10 @@ def memory_format(x: Tensor, weight: Tensor) -> torch.memory_format:
     if x.dtype == torch.float64 and x.ndim == 5:
         return torch.contiguous_format
     last = _FORMATS.get(x.ndim)
-    return last if last is not None and (_channels_last(x) or _channels_last(weight)) else torch.contiguous_format
-
-
-def _channels_last(x: Tensor) -> bool:
-    """Return whether torch suggests channels last for x: by its strides, also where there are gaps between them."""
-    least = 0
-    for axis in (1, *range(x.ndim - 1, 1, -1), 0):
-        size, stride = x.shape[axis], x.stride(axis)
-        if size == 0 or stride < least or (axis == 0 and least == x.stride(1)):
-            return False
-        least = stride * size if size > 1 else stride
-    return True
+    dims = x.ndim - 2
+    if last is None or not (is_channels_last(x, dims) or is_channels_last(weight, dims)):
+        return torch.contiguous_format
+    return last
 
 
 def _stock(

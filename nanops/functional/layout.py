@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def is_channels_last(x: Tensor, dims: int) -> bool:
-    """Return whether torch would store the pooled x channels last: by its strides; a single image only in 3-D.
+    """Return whether torch would store its result of x channels last: by its strides; a single image only in 3-D.
 
     Args:
         x: (N, C, ...) or (C, ...), with `dims` axes behind C.
