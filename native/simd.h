@@ -35,7 +35,6 @@ inline F where_nan(F test, F yes, F no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(test.v, test.v, _CMP_UNORD_Q), no.v, yes.v)};
 }
 inline int count_nan(F a) { return __builtin_popcount(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)); }
-inline F larger(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }  // b where one of them is NaN
 inline float total(F a) {  // in the same order on every processor
   const __m256 v = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   const __m128 w = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -140,7 +139,6 @@ inline int count_nan(F a) {
   return __builtin_popcount(_mm256_movemask_ps(_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q))) +
          __builtin_popcount(_mm256_movemask_ps(_mm256_cmp_ps(a.w, a.w, _CMP_UNORD_Q)));
 }
-inline F larger(F a, F b) { return {_mm256_max_ps(a.v, b.v), _mm256_max_ps(a.w, b.w)}; }
 inline float total(F a) {
   const __m256 v = _mm256_add_ps(a.v, a.w);
   const __m128 w = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

@@ -88,7 +88,7 @@ int64_t partial_windows(const Convolution& c, const int32_t* counts) {
 }
 
 // The output of a window of background only: that of the first one.
-bool background_output(const Plan& p, Batch& batch, const int32_t* counts, float* y, std::vector<float>& known) {
+void background_output(const Plan& p, Batch& batch, const int32_t* counts, float* y, std::vector<float>& known) {
   const Convolution& c = p.c;
   for (int64_t i = 0; i < c.places(); ++i) {
     if ((counts[i] >> UNIFORM_BIT) != c.taps() || (counts[i] & NAN_MASK) >= c.least[c.taps()]) continue;
@@ -101,9 +101,8 @@ bool background_output(const Plan& p, Batch& batch, const int32_t* counts, float
       batch.whole(at);
     batch.flush();
     known.assign(y + i * c.outputs, y + i * c.outputs + p.outputs);
-    return true;
+    return;
   }
-  return false;
 }
 
 }  // namespace
@@ -137,17 +136,19 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
   {
     Batch batch(plan);
     std::vector<float> across, line_sums(size_t(c.out[2]));
+    const auto result = [&](int64_t plane) {
+      return c.y + plane / c.groups * c.places() * c.outputs + plane % c.groups * plan.outputs;
+    };
     const auto begin = [&](int64_t plane) {
       const int64_t n = plane / c.groups, g = plane % c.groups;
       batch.start(c.x + n * c.volume() * c.channels + g * plan.inputs, c.weight + g * pack,
-                  c.weight + (g + 1) * pack - plan.room, c.pixels + plane * c.volume(), c.y + n * c.places() * c.outputs + g * plan.outputs, g);
+                  c.weight + (g + 1) * pack - plan.room, c.pixels + plane * c.volume(), result(plane), g);
     };
     if (c.background)
 #pragma omp for schedule(dynamic, 1)
       for (int64_t plane = 0; plane < planes; ++plane) {
         begin(plane);
-        float* y = c.y + plane / c.groups * c.places() * c.outputs + plane % c.groups * plan.outputs;
-        background_output(plan, batch, c.windows + plane * c.places(), y, known[size_t(plane)]);
+        background_output(plan, batch, c.windows + plane * c.places(), result(plane), known[size_t(plane)]);
       }
 #pragma omp for schedule(dynamic, 1)
     for (int64_t part = 0; part < (planes * lines + some - 1) / some; ++part) {
@@ -159,11 +160,11 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
           begin(plane);
           now = plane;
         }
-        float* y = c.y + plane / c.groups * c.places() * c.outputs + plane % c.groups * plan.outputs;
+        const int64_t z = at / c.out[1], y = at % c.out[1];
         const float* vector = c.background && !known[size_t(plane)].empty() ? known[size_t(plane)].data() : nullptr;
         const bool summed = !sums.empty() && !sums[size_t(plane)].empty();
-        if (summed) sum_line(c, sums[size_t(plane)].data(), at / c.out[1], at % c.out[1], across, line_sums.data());
-        line(plan, batch, c.windows + i * c.out[2], summed ? line_sums.data() : nullptr, y, vector, at / c.out[1], at % c.out[1]);
+        if (summed) sum_line(c, sums[size_t(plane)].data(), z, y, across, line_sums.data());
+        line(plan, batch, c.windows + i * c.out[2], summed ? line_sums.data() : nullptr, result(plane), vector, z, y);
       }
       batch.flush();
     }
