@@ -12,6 +12,7 @@ struct D { __m512d v; static constexpr int width = 8; };
 
 inline F load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void store(float* p, F a) { _mm512_storeu_ps(p, a.v); }
+inline void stream(float* p, F a) { _mm512_stream_ps(p, a.v); }  // past the caches; p at a multiple of 64 bytes
 inline F all(float a) { return {_mm512_set1_ps(a)}; }
 inline F operator+(F a, F b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline F operator*(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -35,6 +36,7 @@ inline F where_nan(F test, F yes, F no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(test.v, test.v, _CMP_UNORD_Q), no.v, yes.v)};
 }
 inline int count_nan(F a) { return __builtin_popcount(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)); }
+inline bool either_nan(F a, F b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_UNORD_Q); }
 inline float total(F a) {  // in the same order on every processor
   const __m256 v = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   const __m128 w = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -107,6 +109,7 @@ struct D { __m256d v; static constexpr int width = 4; };
 
 inline F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void store(float* p, F a) { _mm256_storeu_ps(p, a.v); _mm256_storeu_ps(p + 8, a.w); }
+inline void stream(float* p, F a) { _mm256_stream_ps(p, a.v); _mm256_stream_ps(p + 8, a.w); }
 inline F all(float a) { return {_mm256_set1_ps(a), _mm256_set1_ps(a)}; }
 inline F operator+(F a, F b) { return {_mm256_add_ps(a.v, b.v), _mm256_add_ps(a.w, b.w)}; }
 inline F operator*(F a, F b) { return {_mm256_mul_ps(a.v, b.v), _mm256_mul_ps(a.w, b.w)}; }
@@ -138,6 +141,9 @@ inline F where_nan(F test, F yes, F no) {
 inline int count_nan(F a) {
   return __builtin_popcount(_mm256_movemask_ps(_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q))) +
          __builtin_popcount(_mm256_movemask_ps(_mm256_cmp_ps(a.w, a.w, _CMP_UNORD_Q)));
+}
+inline bool either_nan(F a, F b) {
+  return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(a.v, b.v, _CMP_UNORD_Q), _mm256_cmp_ps(a.w, b.w, _CMP_UNORD_Q)));
 }
 inline float total(F a) {
   const __m256 v = _mm256_add_ps(a.v, a.w);

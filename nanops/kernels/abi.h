@@ -3,4 +3,4 @@
 #include <cstdint>
 
 #define NAN_API extern "C" __attribute__((visibility("default")))
-#define NAN_VERSION 1
+#define NAN_VERSION 2

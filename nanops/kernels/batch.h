@@ -7,6 +7,7 @@
 #include "fill.h"
 #include "micro.h"
 #include "plan.h"
+#include "sparse.h"
 
 constexpr int BATCH = 96;  // whole windows that are computed together: the rows they read stay in cache
 constexpr int OTHERS = 48;  // of others, at most: the copies of their rows should stay in the first-level cache
@@ -16,33 +17,32 @@ constexpr int64_t COPIES = 20 << 10;  // bytes of them
 class Batch {
  public:
   explicit Batch(const Plan& p)
-      : p_(p), fill_(p), pointers_(size_t(OTHERS * p.segments)), packed_(size_t(OTHERS * p.segments * p.length)),
+      : p_(p), fill_(p), sparse_(p), pointers_(size_t(OTHERS * p.segments)), packed_(size_t(OTHERS * p.segments * p.length)),
         apart_(p.direct ? 0 : size_t(BATCH * p.room)), mask_(p.c.background ? NAN_MASK : -1) {
     const int step = micro::WINDOWS[micro::next(micro::octets(p.outputs))];
     const int64_t fit = COPIES / (4 * p.segments * p.length);
     most_ = int(std::clamp<int64_t>(fit / step * step, step, OTHERS / step * step));
   }
 
-  void start(const float* x, const float* weight, const float* bias, const int32_t* pixels, float* y, int64_t group) {
-    x_ = x, weight_ = weight, bias_ = bias, pixels_ = pixels, y_ = y, group_ = group;
-  }
+  void start(const Operands& o) { o_ = o; }
 
   void whole(const Place& at) {
     const Convolution& c = p_.c;
-    wholes_[whole_] = x_ + ((at.start[0] * c.size[1] + at.start[1]) * c.size[2] + at.start[2]) * c.channels;
-    to_[0][whole_++] = y_ + at.output * c.outputs;
+    wholes_[whole_] = o_.x + ((at.start[0] * c.size[1] + at.start[1]) * c.size[2] + at.start[2]) * c.channels;
+    to_[0][whole_++] = o_.y + at.output * c.outputs;
     if (whole_ == BATCH) flush_whole();
   }
 
   // A window inside the image that holds NaNs, `missing` of them; `sum` of its valid values, or null.
   void partial(const Place& at, int64_t missing, const float* sum) {
-    if (!p_.joined) return other(at, missing, sum);
+    fill_.begin(o_.x, sum, at, true, o_.group, missing);
+    if (sparse_.take(o_, at, missing, 0, fill_.mean())) return;
+    if (!p_.joined) return copied(at, missing);
     const Convolution& c = p_.c;
-    fill_.begin(x_, sum, at, true, group_, missing);
     const int64_t corner = (at.start[0] * c.size[1] + at.start[1]) * c.size[2] + at.start[2];
-    const float* base = x_ + corner * c.channels;
+    const float* base = o_.x + corner * c.channels;
     for (int r = 0; r < p_.segments; ++r) {
-      const int32_t* pixels = pixels_ + corner + p_.rows[size_t(r)];
+      const int32_t* pixels = o_.pixels + corner + p_.rows[size_t(r)];
       int32_t dirty = 0;
       for (int64_t k = 0; k < c.kernel[2]; ++k) dirty |= pixels[k];
       const float* from = base + p_.shift[size_t(r)];
@@ -53,14 +53,26 @@ class Batch {
       }
       pointers_[size_t(r * OTHERS + others_)] = from;
     }
-    to_[1][others_++] = y_ + at.output * c.outputs;
+    to_[1][others_++] = o_.y + at.output * c.outputs;
     if (others_ == most_) flush_others();
   }
 
-  // A window that touches the padding, and may hold NaNs.
-  void other(const Place& at, int64_t missing, const float* sum) {
+  // A window that touches the padding with `outside` of its taps, and may hold NaNs.
+  void other(const Place& at, int64_t missing, int64_t outside, const float* sum) {
+    if (missing) fill_.begin(o_.x, sum, at, false, o_.group, missing);
+    if (!sparse_.take(o_, at, missing, outside, fill_.mean())) copied(at, missing);
+  }
+
+  void flush() {
+    flush_whole();
+    flush_others();
+    sparse_.flush(o_);
+  }
+
+ private:
+  // Any window, by copies of what holds NaN or reaches beyond the image.
+  void copied(const Place& at, int64_t missing) {
     const Convolution& c = p_.c;
-    if (missing) fill_.begin(x_, sum, at, false, group_, missing);
     int segment = 0;
     for (int64_t z = 0; z < c.kernel[0]; ++z)
       for (int64_t y = 0; y < c.kernel[1]; ++y) {
@@ -78,26 +90,20 @@ class Batch {
           }
         }
       }
-    to_[1][others_++] = y_ + at.output * c.outputs;
+    to_[1][others_++] = o_.y + at.output * c.outputs;
     if (others_ == most_) flush_others();
   }
 
-  void flush() {
-    flush_whole();
-    flush_others();
-  }
-
- private:
   // A row of taps: where it lies in the image if it is clean, else a copy.
   const float* row(int64_t line, int64_t first, int64_t missing, int segment) {
     const Convolution& c = p_.c;
     const int64_t kw = c.kernel[2], last = first + kw;
     const int64_t low = std::max<int64_t>(first, 0), high = std::min(last, c.size[2]);
     if (low >= high) return zeros();
-    const float* from = x_ + (line + low) * c.channels;
+    const float* from = o_.x + (line + low) * c.channels;
     bool dirty = false;
     if (missing)
-      for (int64_t k = low; k < high; ++k) dirty |= (pixels_[line + k] & mask_) != 0;
+      for (int64_t k = low; k < high; ++k) dirty |= (o_.pixels[line + k] & mask_) != 0;
     if (!dirty && low == first && high == last) return from;
     float* to = packed_.data() + size_t(used_++) * size_t(p_.length);
     const int64_t inputs = p_.inputs, element = segment * p_.length;
@@ -112,8 +118,8 @@ class Batch {
   }
 
   const float* pixel(int64_t at, int segment) {
-    const float* from = x_ + at * p_.c.channels;
-    if (!(pixels_[at] & mask_)) return from;
+    const float* from = o_.x + at * p_.c.channels;
+    if (!(o_.pixels[at] & mask_)) return from;
     float* to = packed_.data() + size_t(used_++) * size_t(p_.length);
     fill_.pack(to, from, p_.inputs, segment * p_.length);
     return to;
@@ -138,20 +144,18 @@ class Batch {
     float* outs[BATCH];
     if (p_.direct) {
       std::copy(to, to + count, outs);
-      micro::run(count, p_.outputs, s, weight_, from, outs, bias_);
+      micro::run(count, p_.outputs, s, o_.weight, from, outs, o_.bias);
       return;
     }
     for (int i = 0; i < count; ++i) outs[i] = apart_.data() + i * p_.room;
-    micro::run(count, p_.outputs, s, weight_, from, outs, bias_);
+    micro::run(count, p_.outputs, s, o_.weight, from, outs, o_.bias);
     for (int i = 0; i < count; ++i) std::memcpy(to[i], apart_.data() + i * p_.room, 4 * size_t(p_.outputs));
   }
 
   const Plan& p_;
   Fill fill_;
-  const float *x_ = nullptr, *weight_ = nullptr, *bias_ = nullptr;
-  const int32_t* pixels_ = nullptr;
-  float* y_ = nullptr;
-  int64_t group_ = 0;
+  Sparse sparse_;
+  Operands o_{};
   int whole_ = 0, others_ = 0, used_ = 0, most_ = OTHERS;
   const float* wholes_[BATCH];
   float* to_[2][BATCH];

@@ -5,8 +5,11 @@
 
 #include "batch.h"
 #include "convolution.h"
+#include "packing.h"
 
 namespace {
+
+constexpr int64_t CACHED = 1 << 20;  // bytes of outputs that the second-level cache holds
 
 // Sums of the valid values of the windows of one line, from those of the pixels.
 void sum_line(const Convolution& c, const float* sums, int64_t z, int64_t y, std::vector<float>& across, float* to) {
@@ -32,6 +35,16 @@ void sum_line(const Convolution& c, const float* sums, int64_t z, int64_t y, std
   }
 }
 
+// Fills outputs with NaN; `past` the caches, where they would not stay there: no line has to be read first.
+void fill_nan(float* from, float* to, bool past) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  if (past) {
+    while (from < to && reinterpret_cast<uintptr_t>(from) % 64) *from++ = nan;
+    for (const F value = all(nan); from + 16 <= to; from += 16) stream(from, value);
+  }
+  std::fill(from, to, nan);
+}
+
 // One line of outputs: skipped windows become NaN, uniform ones the known vector, the others join the batch.
 void line(const Plan& p, Batch& batch, const int32_t* counts, const float* sums, float* y, const float* known, int64_t z,
           int64_t row) {
@@ -45,21 +58,21 @@ void line(const Plan& p, Batch& batch, const int32_t* counts, const float* sums,
   const int64_t first = in ? std::min(out, (std::max<int64_t>(c.before[2], 0) + c.stride[2] - 1) / c.stride[2]) : out;
   const int64_t last = in ? std::min(out, reach / c.stride[2] + 1) : out;
   const int32_t mask = c.background ? NAN_MASK : -1;
-  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const bool past = 4 * c.n * c.places() * c.outputs > CACHED;
   y += at.output * c.outputs;
   for (int64_t o = 0; o < out; ++o) {
     const int64_t missing = counts[o] & mask;
     const bool inner = o >= first && o < last;
-    int64_t least = c.least[taps];
-    if (!c.count_padding && !inner) least = c.least[deep[0] * deep[1] * c.inside(2, o * c.stride[2] - c.before[2]).count()];
+    const int64_t within = inner ? taps : deep[0] * deep[1] * c.inside(2, o * c.stride[2] - c.before[2]).count();
+    const int64_t least = c.least[c.count_padding ? taps : within];
     if (missing >= least) {
       if (c.groups > 1 || !(c.count_padding || inner)) {
-        std::fill_n(y + o * c.outputs, p.outputs, nan);
+        fill_nan(y + o * c.outputs, y + o * c.outputs + p.outputs, past);
         continue;
       }
       int64_t upto = o + 1;  // neighbours that are skipped too are filled in one go
       while (upto < out && (counts[upto] & mask) >= least && (c.count_padding || upto < last)) ++upto;
-      std::fill(y + o * c.outputs, y + upto * c.outputs, nan);
+      fill_nan(y + o * c.outputs, y + upto * c.outputs, past);
       o = upto - 1;
       continue;
     }
@@ -71,7 +84,7 @@ void line(const Plan& p, Batch& batch, const int32_t* counts, const float* sums,
     here.start[2] = o * c.stride[2] - c.before[2];
     here.output += o;
     if (!inner)
-      batch.other(here, missing, sums ? sums + o : nullptr);
+      batch.other(here, missing, taps - within, sums ? sums + o : nullptr);
     else if (missing)
       batch.partial(here, missing, sums ? sums + o : nullptr);
     else
@@ -112,7 +125,7 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
   const Convolution& c = *given;
   const Plan plan(c);
   const int64_t lines = c.out[0] * c.out[1], planes = c.n * c.groups;
-  const int64_t pack = packed_size(c) / c.groups;
+  const Packed packed(plan);
   std::vector<std::vector<float>> known(c.background ? size_t(planes) : 0);
   // Where many windows of an image need their mean, each of its pixels is added up once.
   std::vector<std::vector<float>> sums(size_t(c.fill == MEAN && c.found[2] ? planes : 0));
@@ -141,8 +154,8 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
     };
     const auto begin = [&](int64_t plane) {
       const int64_t n = plane / c.groups, g = plane % c.groups;
-      batch.start(c.x + n * c.volume() * c.channels + g * plan.inputs, c.weight + g * pack,
-                  c.weight + (g + 1) * pack - plan.room, c.pixels + plane * c.volume(), result(plane), g);
+      batch.start({c.x + n * c.volume() * c.channels + g * plan.inputs, packed.weight(g), packed.bias(g),
+                   packed.summable() ? packed.sums(g) : nullptr, c.pixels + plane * c.volume(), result(plane), g});
     };
     if (c.background)
 #pragma omp for schedule(dynamic, 1)
@@ -168,6 +181,7 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
       }
       batch.flush();
     }
+    _mm_sfence();  // outputs that went past the caches
   }
   return 0;
 }

@@ -11,12 +11,14 @@ struct Inside {
 
 struct Convolution {
   const float* x;        // (n, size..., channels)
-  const float* weight;   // as nan_pack leaves it
+  const float* weight;   // (outputs, inputs of a group, taps), with `strides` between them
+  const float* bias;     // (outputs), or null
   float* y;              // (n, out..., outputs)
   int32_t* pixels;       // (n, groups, size...): NaNs of each pixel, see UNIFORM
   int32_t* windows;      // (n, groups, out...): NaNs of each window, see UNIFORM
   const int64_t* least;  // (taps + 1): NaNs from which on a window is skipped, by how many of its taps lie inside
   const float* background;  // (n, channels), or null: a pixel equal to it is uniform
+  int64_t strides[3];
   int64_t n, channels, outputs, groups;
   int64_t size[3], out[3], kernel[3], stride[3], before[3], dilation[3];
   int64_t count_padding;  // whether padding counts as valid zeros

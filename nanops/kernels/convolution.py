@@ -18,7 +18,8 @@ _I64, _PTR = ctypes.c_int64, ctypes.c_void_p
 
 class _Convolution(ctypes.Structure):
     _fields_ = (
-        *((name, _PTR) for name in ("x", "weight", "y", "pixels", "windows", "least", "background")),
+        *((name, _PTR) for name in ("x", "weight", "bias", "y", "pixels", "windows", "least", "background")),
+        ("strides", _I64 * 3),
         *((name, _I64) for name in ("n", "channels", "outputs", "groups")),
         *FIELDS,
         ("count_padding", _I64), ("fill", _I64), ("sigma", ctypes.c_float), ("key", ctypes.c_uint32 * 2),
@@ -131,16 +132,12 @@ class Job:
 
     def convolve(self, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return the result, (N, O, *out), its channels last in memory."""
-        s, library, weight = self._struct, self._library, self._weight
-        flat = _flat(weight)
+        s, weight = self._struct, _flat(self._weight)
         b = None if bias is None else bias.detach().to(torch.float32).contiguous()
-        packed = torch.empty(library.nan_pack_size(ctypes.byref(s)))
-        strides = (_I64 * 3)(*flat.stride())
-        library.nan_pack(ctypes.byref(s), _PTR(flat.data_ptr()), strides, _PTR(0 if b is None else b.data_ptr()),
-                         _PTR(packed.data_ptr()))  # fmt: skip
         y = torch.empty((s.n, *self._out, s.outputs))
-        s.weight, s.y = packed.data_ptr(), y.data_ptr()
-        library.nan_convolve(ctypes.byref(s))
+        s.weight, s.bias, s.y = weight.data_ptr(), None if b is None else b.data_ptr(), y.data_ptr()
+        s.strides[:] = weight.stride()
+        self._library.nan_convolve(ctypes.byref(s))
         return y.movedim(-1, 1).to(dtype)
 
 

@@ -1,17 +1,14 @@
 // How many numbers of a run are NaN? Comparisons of integers or of unordered numbers: infinities never confuse a count.
 #pragma once
-#include <cstring>
-
 #include "simd.h"
 
-// Of a long run.
-inline int32_t nans(const float* p, int64_t count) {
-  int32_t found = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    int32_t bits;
-    std::memcpy(&bits, p + i, 4);
-    found += (bits & 0x7fffffff) > 0x7f800000;
-  }
+// Whether a long run holds one.
+inline bool any_nans(const float* p, int64_t count) {
+  bool found = false;
+  int64_t i = 0;
+  for (; i + 64 <= count; i += 64)
+    found |= either_nan(load(p + i), load(p + i + 16)) | either_nan(load(p + i + 32), load(p + i + 48));
+  for (; i < count; ++i) found |= p[i] != p[i];
   return found;
 }
 

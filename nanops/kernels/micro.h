@@ -143,4 +143,29 @@ inline void run(int windows, int64_t outputs, const Segments& s, const float* w,
   }
 }
 
+struct Lists {
+  int taps, pitch;  // a tap's entries lie so far behind those of the one before
+  const int* counts;
+  const float* const* from;
+  const uint8_t* rows;
+};
+
+// Adds to rows[i] the products of those taps of window i that are listed; weights as for run, of segments of one tap.
+inline void listed(const Lists& l, int64_t outputs, int64_t inputs, const float* w, float* const* rows) {
+  static constexpr int64_t HERE = 0;
+  const Segments one{1, inputs, &HERE, 0};
+  int64_t offset = 0;
+  for (int left = octets(outputs); left > 0;) {
+    const int e = next(left);
+    const int64_t wide = OCTET * e;
+    for (int t = 0; t < l.taps; ++t, w += inputs * wide) {
+      float* outs[UINT8_MAX + 1];
+      for (int i = 0; i < l.counts[t]; ++i) outs[i] = rows[l.rows[t * l.pitch + i]] + offset;
+      groups(e, l.counts[t], one, 0, inputs, w, 0, l.from + t * l.pitch, outs, nullptr, false);
+    }
+    offset += wide;
+    left -= e;
+  }
+}
+
 }  // namespace micro

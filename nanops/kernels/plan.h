@@ -44,8 +44,3 @@ struct Place {  // of a window: its first tap in the image, and its output
   int64_t start[3];
   int64_t output;
 };
-
-// Numbers of the packed weights and biases of all groups.
-inline int64_t packed_size(const Convolution& c) {
-  return c.groups * micro::OCTET * micro::octets(c.outputs / c.groups) * (c.taps() * c.inputs() + 1);
-}

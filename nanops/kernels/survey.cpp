@@ -1,5 +1,6 @@
 // How many NaNs does each pixel, and each window, hold? Every value is read once; windows by sums along the axes.
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "convolution.h"
@@ -122,11 +123,11 @@ void windows(const Convolution& c, int64_t found[3]) {
 
 // Whether one of `count` numbers is NaN.
 NAN_API int64_t nan_any(const float* x, int64_t count, int64_t threads) {
-  constexpr int64_t BLOCK = 1 << 12;
+  constexpr int64_t BLOCK = 1 << 14;
   int found = 0;
 #pragma omp parallel for num_threads(int(threads)) schedule(static) reduction(| : found)
   for (int64_t b = 0; b < (count + BLOCK - 1) / BLOCK; ++b)
-    if (!found) found = nans(x + b * BLOCK, std::min(BLOCK, count - b * BLOCK)) > 0;
+    if (!found) found = any_nans(x + b * BLOCK, std::min(BLOCK, count - b * BLOCK));
   return found;
 }
 

@@ -1,0 +1,70 @@
+// Weights as the micro-kernels read them.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "convolution.h"
+#include "micro.h"
+#include "plan.h"
+
+// For each group: blocks of outputs, (taps, inputs, outputs of the block); the bias; the sums of each tap's weights over
+// the inputs, (taps, outputs). Outputs are padded with zeros to whole octets.
+class Packed {
+ public:
+  explicit Packed(const Plan& p)
+      : p_(p), size_(p.room * (p.c.taps() * (p.inputs + 1) + 1)),
+        all_(static_cast<float*>(std::aligned_alloc(64, size_t((4 * size_ * p.c.groups + 63) / 64 * 64))), std::free) {
+    if (!all_) throw std::bad_alloc();
+    const int64_t octets = p.room / micro::OCTET;
+    const int threads = p.c.groups * p.room * p.c.taps() * p.inputs < SMALL ? 1 : int(p.c.threads);
+    bool finite = true;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : finite)
+    for (int64_t i = 0; i < p.c.groups * octets; ++i) finite = octet(i / octets, int(i % octets)) && finite;
+    summable_ = finite;
+  }
+
+  const float* weight(int64_t group) const { return all_.get() + group * size_; }
+  const float* bias(int64_t group) const { return weight(group) + p_.room * p_.c.taps() * p_.inputs; }
+  const float* sums(int64_t group) const { return bias(group) + p_.room; }
+  bool summable() const { return summable_; }  // no sum is infinite or NaN
+
+ private:
+  static constexpr int64_t SMALL = 1 << 15;  // numbers that are not worth a second thread
+
+  // Eight outputs: their weights are read in the order in which they most likely lie, each line of memory once.
+  bool octet(int64_t group, int number) {
+    const Convolution& c = p_.c;
+    const int64_t taps = c.taps(), inputs = p_.inputs, begin = number * micro::OCTET;
+    int first = 0, wide = 0;  // octets before the block, and in it
+    for (int left = int(p_.room / micro::OCTET); first + (wide = micro::next(left)) <= number; left -= wide) first += wide;
+    const int64_t step = wide * micro::OCTET, some = std::min<int64_t>(micro::OCTET, p_.outputs - begin);
+    float* const start = all_.get() + group * size_;
+    float* const block = start + first * micro::OCTET * taps * inputs + (number - first) * micro::OCTET;
+    float* const bias = start + p_.room * taps * inputs + begin;
+    float* const sums = bias + p_.room;
+    const float* from = c.weight + (group * p_.outputs + begin) * c.strides[0];
+    for (int64_t t = 0; t < taps; ++t) std::fill_n(sums + t * p_.room, micro::OCTET, 0.0f);
+    for (int64_t i = 0; i < inputs; ++i)
+      for (int64_t t = 0; t < taps; ++t) {
+        float* to = block + (t * inputs + i) * step;
+        float* sum = sums + t * p_.room;
+        const float* w = from + i * c.strides[1] + t * c.strides[2];
+        for (int64_t o = 0; o < some; ++o) to[o] = w[o * c.strides[0]];
+        std::fill(to + some, to + micro::OCTET, 0.0f);
+        for (int64_t o = 0; o < micro::OCTET; ++o) sum[o] += to[o];
+      }
+    for (int64_t o = 0; o < micro::OCTET; ++o) bias[o] = c.bias && o < some ? c.bias[group * p_.outputs + begin + o] : 0.0f;
+    bool finite = true;
+    for (int64_t t = 0; t < taps; ++t)
+      for (int64_t o = 0; o < micro::OCTET; ++o) finite = finite && std::isfinite(sums[t * p_.room + o]);
+    return finite;
+  }
+
+  const Plan& p_;
+  const int64_t size_;
+  std::unique_ptr<float, decltype(&std::free)> all_;
+  bool summable_ = true;
+};
