@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from nanops.errors import InputError
+from nanops.functional import direct
 from nanops.functional.convolution_op import call, tracing
 from nanops.functional.geometry import Geometry
 from nanops.rule import Rule
@@ -22,10 +23,19 @@ def _nan_conv(
     dims: int, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size | str, dilation: Size,
     groups: int, rule: Rule, generator: Generator | None, return_skipped: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    if not return_skipped and x.ndim == dims + 2:
+        y = direct.convolve(x, weight, bias, stride, padding, dilation, groups, rule, _geometry)
+        if y is not None:
+            return y
     batched = check(dims, x, weight, bias, groups)
+    geometry = _geometry(stride, padding, dilation, groups, tuple(int(k) for k in weight.shape[2:]))
+    return finish(x, weight, bias, geometry, rule, generator, batched, return_skipped)
+
+
+def _geometry(stride: Size, padding: Size | str, dilation: Size, groups: int, kernel: tuple[int, ...]) -> Geometry:
+    dims = len(kernel)
     d, s = expand(dilation, dims, "dilation"), expand(stride, dims, "stride")
-    before, after = _padding(padding, tuple(int(k) for k in weight.shape[2:]), d, s)
-    return finish(x, weight, bias, Geometry(s, before, after, d, groups), rule, generator, batched, return_skipped)
+    return Geometry(s, *_padding(padding, kernel, d, s), d, groups)
 
 
 def finish(
@@ -155,9 +165,9 @@ def nan_conv2d(
             ends a compiled graph; a traced one keeps the key of its trace.
         count_padding: Whether padding zeros are valid values; if not, only the image counts, and a window without any
             of it is computed as padding.
-        uniform: Whether windows that equal the sample's background (the most frequent of its corner pixels) at every
-            position get the known output of such a window; changes no value beyond rounding. Off where no two corners
-            are equal.
+        uniform: Whether windows that equal the sample's background (the most frequent of pixels near its corners) at
+            every position get the known output of such a window; changes no value beyond rounding. Off where no two of
+            these pixels are equal.
         return_skipped: Whether to return also where windows were skipped, boolean, (N, groups, H', W').
 
     Returns:

@@ -43,8 +43,10 @@ def run(
         y, skipped, done = in_torch(x, weight, bias, geometry, rule, key)
         _note(geometry, out, skipped, done, "torch")
         return y.contiguous(memory_format=memory_format(x, weight)), skipped
-    x32 = x.detach().movedim(1, -1).to(torch.float32).contiguous().movedim(-1, 1)  # once for all parts
-    parts = list(geometry.parts(x32, weight.detach()))
+    # Kernels read memory as it is: no bit may say that its numbers are to be negated.
+    x32 = x.detach().resolve_neg().movedim(1, -1).to(torch.float32).contiguous().movedim(-1, 1)  # once for all parts
+    weight, bias = weight.detach().resolve_neg(), None if bias is None else bias.detach().resolve_neg()
+    parts = list(geometry.parts(x32, weight))
     if depthwise.serves(parts[0].weight, x.shape[1], geometry.groups, rule):
         done = [
             (p, *_bias_only(x, bias, geometry, weight), None) if p.windows is None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nanops.functional import convolution_core as core
+from nanops.functional import transforms
 from nanops.functional.geometry import Geometry
 from nanops.kernels.convolution import any_nan
 from nanops.rule import Rule
@@ -26,15 +27,16 @@ def call(
         x: (N, C, *size).
         key: Of the draws of approach B, two words in int64.
     """
+    transforms.refuse_derivatives(x, weight, bias)
     if _captured(x) or (_learns(x, weight, bias) and (rule.uniform or any_nan(x.detach()))):
         return convolution(x, weight, bias, key, *_settings(geometry, rule))
     return core.run(x, weight, bias, geometry, rule, _words(key), masked)
 
 
 def _captured(x: Tensor) -> bool:
-    """Return whether a graph is being made instead of a result."""
+    """Return whether a graph is being made instead of a result, or a transform or forward derivatives are at work."""
     plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
-    return torch.compiler.is_compiling() or tracing() or not plain
+    return torch.compiler.is_compiling() or tracing() or not plain or transforms.active()
 
 
 def tracing() -> bool:

@@ -101,10 +101,13 @@ class Geometry:
         """Return the multiply-accumulates of one window of a part."""
         return 0 if part.windows is None else prod(part.weight.shape[1:]) * (part.weight.shape[0] // self.groups)
 
-    def _windows(self, x: Tensor, weight: Tensor) -> Windows:
-        size = tuple(x.shape[2:])
+    def windows(self, size: Axes, kernel: Axes) -> Windows:
+        """Return the windows over images of this size; of a convolution that is not transposed."""
         make = _windows if all(type(n) is int for n in size) else _windows.__wrapped__  # a graph's sizes have no hash
-        return make(size, tuple(weight.shape[2:]), self.stride, self.before, self.after, self.dilation)
+        return make(size, kernel, self.stride, self.before, self.after, self.dilation)
+
+    def _windows(self, x: Tensor, weight: Tensor) -> Windows:
+        return self.windows(tuple(x.shape[2:]), tuple(weight.shape[2:]))
 
 
 @lru_cache(maxsize=1024)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from nanops.errors import InputError
+from nanops.functional import transforms
 from nanops.functional.pool_operators import UNLIMITED, max_pool_with_indices, max_pool_with_ties
 from nanops.tolerance import PAPER, Tolerance
 from nanops.windows import Size, expand
@@ -125,6 +126,7 @@ def _call(function: Callable[..., Pair], operator: Callable[..., Pair], dims: in
     """Return what the operator makes of the arguments of a function, or what a tracer of functions says."""
     if has_torch_function_unary(x):
         return handle_torch_function(function, (x,), x, *sizes, **options)
+    transforms.refuse_derivatives(x)
     kernel_size, stride, padding, dilation, ceil_mode = sizes
     kernel = expand(kernel_size, dims, "kernel_size")
     step = kernel if stride is None else expand(stride, dims, "stride")
@@ -134,6 +136,4 @@ def _call(function: Callable[..., Pair], operator: Callable[..., Pair], dims: in
         raise InputError(f"Expected tolerance to be a nanops.tolerance.Tolerance, got {tolerance!r}.")
     if not isinstance(max_ties, int) or max_ties < 1:
         raise InputError(f"Expected max_ties to be an integer of at least 1, got {max_ties!r}.")
-    return operator(
-        x, kernel, step, around, between, bool(ceil_mode), max_ties, tolerance.kind, float(tolerance.value)
-    )
+    return operator(x, kernel, step, around, between, bool(ceil_mode), max_ties, tolerance.kind, float(tolerance.value))

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from nanops.errors import InputError, nearest
+from nanops.functional import transforms
 from nanops.functional.unpool_operators import max_unpool_with_ties
 from nanops.windows import Size, expand
 
@@ -60,9 +61,8 @@ def _call(function: Callable[..., Tensor], dims: int, values: Tensor, ties: Tens
           overlap: str, dilation: Size) -> Tensor:  # fmt: skip
     """Return what the operator makes of the arguments of a function, or what a tracer of functions says."""
     if has_torch_function((values, ties)):
-        return handle_torch_function(
-            function, (values, ties), values, ties, *sizes, overlap=overlap, dilation=dilation
-        )
+        return handle_torch_function(function, (values, ties), values, ties, *sizes, overlap=overlap, dilation=dilation)
+    transforms.refuse_derivatives(values)
     kernel_size, stride, padding, output_size = sizes
     if overlap not in OVERLAPS:
         names = " or ".join(OVERLAPS)

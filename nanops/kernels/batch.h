@@ -35,8 +35,8 @@ class Batch {
 
   // A window inside the image that holds NaNs, `missing` of them; `sum` of its valid values, or null.
   void partial(const Place& at, int64_t missing, const float* sum) {
+    if (sparse_.take(o_, at, missing, 0)) return;
     fill_.begin(o_.x, sum, at, true, o_.group, missing);
-    if (sparse_.take(o_, at, missing, 0, fill_.mean())) return;
     if (!p_.joined) return copied(at, missing);
     const Convolution& c = p_.c;
     const int64_t corner = (at.start[0] * c.size[1] + at.start[1]) * c.size[2] + at.start[2];
@@ -59,8 +59,9 @@ class Batch {
 
   // A window that touches the padding with `outside` of its taps, and may hold NaNs.
   void other(const Place& at, int64_t missing, int64_t outside, const float* sum) {
+    if (sparse_.take(o_, at, missing, outside)) return;
     if (missing) fill_.begin(o_.x, sum, at, false, o_.group, missing);
-    if (!sparse_.take(o_, at, missing, outside, fill_.mean())) copied(at, missing);
+    copied(at, missing);
   }
 
   void flush() {

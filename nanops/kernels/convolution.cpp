@@ -1,6 +1,7 @@
 // The NaN convolution: windows that are to be computed are collected, whatever their places, and computed in batches.
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "batch.h"
@@ -120,7 +121,7 @@ void background_output(const Plan& p, Batch& batch, const int32_t* counts, float
 
 }  // namespace
 
-// Fills y.
+// Fills y, from what the survey found.
 NAN_API int64_t nan_convolve(const Convolution* given) {
   const Convolution& c = *given;
   const Plan plan(c);
@@ -163,9 +164,9 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
         begin(plane);
         background_output(plan, batch, c.windows + plane * c.places(), result(plane), known[size_t(plane)]);
       }
-#pragma omp for schedule(dynamic, 1)
+    int64_t now = -1;
+#pragma omp for schedule(dynamic, 1) nowait
     for (int64_t part = 0; part < (planes * lines + some - 1) / some; ++part) {
-      int64_t now = -1;
       for (int64_t i = part * some; i < std::min(planes * lines, (part + 1) * some); ++i) {
         const int64_t plane = i / lines, at = i % lines;
         if (plane != now) {
@@ -179,9 +180,20 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
         if (summed) sum_line(c, sums[size_t(plane)].data(), z, y, across, line_sums.data());
         line(plan, batch, c.windows + i * c.out[2], summed ? line_sums.data() : nullptr, result(plane), vector, z, y);
       }
-      batch.flush();
     }
+    batch.flush();
     _mm_sfence();  // outputs that went past the caches
   }
   return 0;
+}
+
+// Fills y and returns 1 if x holds NaN; returns 0 otherwise. Pixels and windows are counted aside.
+NAN_API int64_t nan_convolve_if_any(const Convolution* given) {
+  Convolution c = *given;
+  if (!nan_any(c.x, c.n * c.volume() * c.channels, c.threads)) return 0;
+  const std::unique_ptr<int32_t[]> pixels(new int32_t[size_t(c.n * c.groups * c.volume())]);
+  const std::unique_ptr<int32_t[]> windows(new int32_t[size_t(c.n * c.groups * c.places())]);
+  c.pixels = pixels.get(), c.windows = windows.get();
+  nan_survey(&c);
+  return nan_convolve(&c), 1;
 }

@@ -45,3 +45,7 @@ enum { MEAN = 0, MAX_NORMAL = 1 };
 // In one integer: NaNs below this bit, uniform pixels above it. Only where a background is given.
 constexpr int UNIFORM_BIT = 20;
 constexpr int32_t UNIFORM = 1 << UNIFORM_BIT, NAN_MASK = UNIFORM - 1;
+
+// survey.cpp
+NAN_API int64_t nan_any(const float* x, int64_t count, int64_t threads);
+NAN_API int64_t nan_survey(Convolution* c);

@@ -2,6 +2,8 @@
 
 import ctypes
 from dataclasses import dataclass
+from itertools import product
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from nanops.kernels.geometry import FIELDS, fill
 from nanops.rule import Rule
 from nanops.windows import Windows
 
+_INSETS = (0, 1 / 32, 1 / 16, 1 / 8)
 UNIFORM_BIT = 20  # of the counts, see convolution.h
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _I64, _PTR = ctypes.c_int64, ctypes.c_void_p
@@ -66,6 +69,47 @@ def structure(windows: Windows, n: int, channels: int, outputs: int, groups: int
     return s
 
 
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """A call of the kernel that does all at once, on tensors of given shapes.
+
+    Args:
+        shape: Of the result.
+        fields: Of the kernel's arguments, all but the pointers to tensors.
+        least: What one of them points to.
+    """
+
+    shape: tuple[int, ...]
+    fields: bytes
+    least: Tensor
+
+    @classmethod
+    def of(
+        cls, windows: Windows, x: tuple[int, ...], weight: tuple[int, ...], strides: tuple[int, ...], groups: int,
+        rule: Rule,
+    ) -> Self | None:  # fmt: skip
+        """Return the call for tensors of these shapes; None where the kernel cannot read such a weight.
+
+        Args:
+            strides: Of the weight.
+        """
+        steps = _strides(weight, strides)
+        if steps is None:
+            return None
+        s = structure(windows, x[0], x[1], weight[0], groups, rule)
+        least = rule.least(weight[1], windows.taps)
+        s.least, s.strides[:] = least.data_ptr(), steps
+        return cls((x[0], weight[0], *windows.counts), bytes(s), least)
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> bool:
+        """Fill y, unless no number of x is NaN; return whether it is filled. Images are float32, channels last."""
+        s = _Convolution.from_buffer_copy(self.fields)
+        s.x, s.weight, s.y = x.data_ptr(), weight.data_ptr(), y.data_ptr()
+        s.bias = None if bias is None else bias.data_ptr()
+        s.threads = torch.get_num_threads()
+        return bool(kernels.required().nan_convolve_if_any(ctypes.byref(s)))
+
+
 class Job:
     """One call of the kernel: survey first, then convolve.
 
@@ -88,7 +132,7 @@ class Job:
         self.counts = self.pixels if pointwise else torch.empty((n, groups, *self._out), dtype=torch.int32)
         self._least = rule.least(weight.shape[1], windows.taps)
         counted = weight.shape[1] * windows.taps < 1 << UNIFORM_BIT  # NaNs leave room for the uniform pixels
-        self._background = self._corners() if rule.uniform and counted else None
+        self._background = self._frequent() if rule.uniform and counted else None
         s = self._struct = structure(windows, n, x.shape[1], outputs, groups, rule)
         s.x, s.pixels, s.windows = self._x.data_ptr(), self.pixels.data_ptr(), self.counts.data_ptr()
         s.least = self._least.data_ptr()
@@ -97,22 +141,24 @@ class Job:
         library.nan_survey(ctypes.byref(s))
         self.found = Found(*s.found)
 
-    def _corners(self) -> Tensor | None:
-        """Return each sample's background vector, (N, C): the most frequent corner pixel, bit for bit.
+    def _frequent(self) -> Tensor | None:
+        """Return each sample's background vector, (N, C): the most frequent, bit for bit, of pixels near its corners.
 
-        None where some sample has no two equal corners.
+        They lie on the diagonals, at these shares of the size from the corner: behind padded convolutions the outermost
+        pixels are no background. None where some sample has no two equal ones.
         """
         x = self._x
-        for axis, size in enumerate(x.shape[1:-1], start=1):
-            x = x.index_select(axis, torch.tensor([0, size - 1] if size > 1 else [0]))
-        corners = x.flatten(1, -2).view(torch.int32)
-        if corners.shape[1] < 2:
-            return None
-        votes = (corners[:, :, None] == corners[:, None]).all(-1).sum(-1)
+        at = [torch.tensor([int(s * n) for s in _INSETS] + [n - 1 - int(s * n) for s in _INSETS]) for n in x.shape[1:-1]]
+        near = torch.tensor(list(product((0, 1), repeat=len(at)))) * len(_INSETS)  # each corner, its first index
+        chosen = (near[:, None] + torch.arange(len(_INSETS))[:, None]).flatten(0, 1)
+        places = [a[k] for a, k in zip(at, chosen.unbind(1), strict=True)]
+        distinct = torch.stack(places, 1).unique(dim=0).unbind(1)
+        found = x[(slice(None), *distinct)].view(torch.int32)
+        votes = (found[:, :, None] == found[:, None]).all(-1).sum(-1)
         most, which = votes.max(1)
         if int(most.min()) < 2:
             return None
-        return corners[torch.arange(len(which)), which].view(torch.float32).contiguous()
+        return found[torch.arange(len(which)), which].view(torch.float32).contiguous()
 
     @property
     def skipped(self) -> Tensor:
@@ -132,18 +178,23 @@ class Job:
 
     def convolve(self, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return the result, (N, O, *out), its channels last in memory."""
-        s, weight = self._struct, _flat(self._weight)
+        s, weight = self._struct, self._weight
+        steps = _strides(tuple(weight.shape), weight.stride())
+        if steps is None:
+            weight = weight.contiguous()
+            steps = weight.stride(0), weight.stride(1), 1
         b = None if bias is None else bias.detach().to(torch.float32).contiguous()
         y = torch.empty((s.n, *self._out, s.outputs))
         s.weight, s.bias, s.y = weight.data_ptr(), None if b is None else b.data_ptr(), y.data_ptr()
-        s.strides[:] = weight.stride()
+        s.strides[:] = steps
         self._library.nan_convolve(ctypes.byref(s))
         return y.movedim(-1, 1).to(dtype)
 
 
-def _flat(weight: Tensor) -> Tensor:
-    """Return the weight as (O, C, taps), a view where its memory allows one stride between taps."""
-    try:
-        return weight.view(*weight.shape[:2], -1)
-    except RuntimeError:
-        return weight.contiguous().flatten(2)
+def _strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Return how far an output, an input and a tap of a weight are from the next; None where taps are not evenly so."""
+    step = strides[-1]
+    for size, inner, outer in zip(shape[:2:-1], strides[:2:-1], strides[-2:1:-1], strict=True):
+        if outer != size * inner:
+            return None
+    return strides[0], strides[1], step

@@ -23,9 +23,6 @@ class Fill {
     settle(x, known, at, inner, group, missing);
   }
 
-  // What stands for each NaN; NaN where each has its own.
-  float mean() const { return mean_ ? value_ : std::numeric_limits<float>::quiet_NaN(); }
-
   // Copies `count` numbers, the window's from `element` on, with NaN replaced.
   void pack(float* to, const float* from, int64_t count, int64_t element) {
     int64_t k = 0;

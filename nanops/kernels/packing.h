@@ -32,35 +32,50 @@ class Packed {
   bool summable() const { return summable_; }  // no sum is infinite or NaN
 
  private:
+  static constexpr int64_t NEAR = 32;
   static constexpr int64_t SMALL = 1 << 15;  // numbers that are not worth a second thread
 
-  // Eight outputs: their weights are read in the order in which they most likely lie, each line of memory once.
+  // Eight outputs; returns whether their sums are finite.
   bool octet(int64_t group, int number) {
     const Convolution& c = p_.c;
-    const int64_t taps = c.taps(), inputs = p_.inputs, begin = number * micro::OCTET;
-    int first = 0, wide = 0;  // octets before the block, and in it
-    for (int left = int(p_.room / micro::OCTET); first + (wide = micro::next(left)) <= number; left -= wide) first += wide;
-    const int64_t step = wide * micro::OCTET, some = std::min<int64_t>(micro::OCTET, p_.outputs - begin);
+    const int64_t taps = c.taps(), begin = number * micro::OCTET;
+    const int64_t some = std::min<int64_t>(micro::OCTET, p_.outputs - begin), from = group * p_.outputs + begin;
     float* const start = all_.get() + group * size_;
-    float* const block = start + first * micro::OCTET * taps * inputs + (number - first) * micro::OCTET;
-    float* const bias = start + p_.room * taps * inputs + begin;
+    float* const bias = start + p_.room * taps * p_.inputs + begin;
     float* const sums = bias + p_.room;
-    const float* from = c.weight + (group * p_.outputs + begin) * c.strides[0];
-    for (int64_t t = 0; t < taps; ++t) std::fill_n(sums + t * p_.room, micro::OCTET, 0.0f);
-    for (int64_t i = 0; i < inputs; ++i)
-      for (int64_t t = 0; t < taps; ++t) {
-        float* to = block + (t * inputs + i) * step;
-        float* sum = sums + t * p_.room;
-        const float* w = from + i * c.strides[1] + t * c.strides[2];
-        for (int64_t o = 0; o < some; ++o) to[o] = w[o * c.strides[0]];
-        std::fill(to + some, to + micro::OCTET, 0.0f);
-        for (int64_t o = 0; o < micro::OCTET; ++o) sum[o] += to[o];
-      }
-    for (int64_t o = 0; o < micro::OCTET; ++o) bias[o] = c.bias && o < some ? c.bias[group * p_.outputs + begin + o] : 0.0f;
+    const float* w = c.weight + from * c.strides[0];
+    if (some == micro::OCTET)
+      weights<micro::OCTET>(w, some, number, start, sums);
+    else
+      weights<0>(w, some, number, start, sums);
+    for (int64_t o = 0; o < micro::OCTET; ++o) bias[o] = c.bias && o < some ? c.bias[from + o] : 0.0f;
     bool finite = true;
     for (int64_t t = 0; t < taps; ++t)
       for (int64_t o = 0; o < micro::OCTET; ++o) finite = finite && std::isfinite(sums[t * p_.room + o]);
     return finite;
+  }
+
+  // FULL: how many outputs there are, 0 where that is not known.
+  template <int64_t FULL>
+  void weights(const float* from, int64_t some, int number, float* to, float* sums) {
+    const Convolution& c = p_.c;
+    const int64_t taps = c.taps(), inputs = p_.inputs, count = FULL ? FULL : some;
+    int first = 0, wide = 0;  // octets before the block, and in it
+    for (int left = int(p_.room / micro::OCTET); first + (wide = micro::next(left)) <= number; left -= wide) first += wide;
+    const int64_t step = wide * micro::OCTET;
+    to += first * micro::OCTET * taps * inputs + (number - first) * micro::OCTET;
+    for (int64_t t = 0; t < taps; ++t) std::fill_n(sums + t * p_.room, micro::OCTET, 0.0f);
+    for (int64_t near = 0; near < inputs; near += NEAR)  // so many inputs of eight outputs stay in cache
+      for (int64_t t = 0; t < taps; ++t) {
+        float sum[micro::OCTET] = {};
+        for (int64_t i = near; i < std::min(inputs, near + NEAR); ++i) {
+          float v[micro::OCTET] = {};
+          for (int64_t o = 0; o < count; ++o) v[o] = from[o * c.strides[0] + i * c.strides[1] + t * c.strides[2]];
+          for (int o = 0; o < micro::OCTET; ++o) sum[o] += v[o];
+          std::copy(v, v + micro::OCTET, to + (t * inputs + i) * step);
+        }
+        for (int o = 0; o < micro::OCTET; ++o) sums[t * p_.room + o] += sum[o];
+      }
   }
 
   const Plan& p_;

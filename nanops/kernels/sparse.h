@@ -21,30 +21,25 @@ struct Operands {  // of one image and group
 class Sparse {
  public:
   explicit Sparse(const Plan& p)
-      : p_(p), taps_(size_t(p.c.taps())), mask_(p.c.background ? NAN_MASK : -1), pixel_(taps_), counts_(taps_),
-        from_(taps_ * SLOTS), slots_(taps_ * SLOTS), rows_(p.direct ? 0 : size_t(SLOTS * p.room)) {}
+      : p_(p), taps_(p.c.taps()), mask_(p.c.background ? NAN_MASK : -1), tap_(size_t(taps_ + 1)),
+        pixel_(size_t(taps_ + 1)), hole_(size_t(taps_ + 1)), counts_(size_t(taps_)), from_(size_t(taps_ * SLOTS)),
+        slots_(size_t(taps_ * SLOTS)), rows_(p.direct ? 0 : size_t(SLOTS * p.room)) {}
 
-  // Takes a window if that is worth it. `outside`: of its taps; `mean`: what stands for NaN, itself NaN where that
-  // is not the same all over the window.
-  bool take(const Operands& o, const Place& at, int64_t missing, int64_t outside, float mean) {
-    const int64_t inputs = p_.inputs;
-    if (outside * inputs + missing <= COST * int64_t(taps_)) return false;
-    if (missing && !(o.holes && std::isfinite(mean))) return false;
-    const int64_t gone = find(o, at, missing, outside > 0);
-    if (gone * inputs <= COST * int64_t(taps_)) return false;
+  // Takes a window if that is worth it: `missing` of its values are NaN, `outside` of its taps lie beyond the image.
+  bool take(const Operands& o, const Place& at, int64_t missing, int64_t outside) {
+    if (missing && !(o.holes && p_.c.fill == MEAN)) return false;
+    if ((outside + missing / p_.inputs) * p_.inputs <= COST * taps_) return false;  // so few taps can be left out
+    if (!(outside ? find<true>(o, at, missing) : find<false>(o, at, missing))) return false;
+    if ((taps_ - valid_) * p_.inputs <= COST * taps_) return false;
+    const float mean = missing ? this->mean(o, missing, outside) : 0.0f;
+    if (!std::isfinite(mean)) return false;  // a sum may overflow where the mean does not
     float* const y = o.y + at.output * p_.c.outputs;
     float* const row = p_.direct ? y : rows_.data() + used_ * p_.room;
-    std::memcpy(row, o.bias, 4 * size_t(p_.room));
-    for (size_t t = 0; t < taps_; ++t) {
-      if (pixel_[t] == OUTSIDE) continue;
-      if (pixel_[t] == HOLE) {
-        const float* hole = o.holes + int64_t(t) * p_.room;
-        for (int64_t i = 0; i < p_.room; ++i) row[i] = __builtin_fmaf(mean, hole[i], row[i]);
-        continue;
-      }
-      const size_t k = t * SLOTS + size_t(counts_[t]++);
-      from_[k] = o.x + pixel_[t] * p_.c.channels;
-      slots_[k] = uint8_t(used_);
+    begin(o, mean, row);
+    for (int64_t i = 0; i < valid_; ++i) {
+      const int64_t t = tap_[size_t(i)], k = t * SLOTS + counts_[size_t(t)]++;
+      from_[size_t(k)] = o.x + pixel_[size_t(i)] * p_.c.channels;
+      slots_[size_t(k)] = uint8_t(used_);
     }
     to_[used_] = row;
     y_[used_++] = y;
@@ -62,39 +57,68 @@ class Sparse {
   }
 
  private:
-  static constexpr int SLOTS = 72;        // windows that wait together: the largest blocks divide it
-  static constexpr int64_t COST = 3;      // of adding up in memory once more: that of so many channels
-  static constexpr int64_t OUTSIDE = -1, HOLE = -2;
+  static constexpr int SLOTS = 72;    // windows that wait together: the largest blocks divide it
+  static constexpr int64_t COST = 3;  // of adding up in memory once more: that of so many channels
 
-  // Where each tap lies; returns how many can be left out, 0 if one of them holds NaNs among numbers.
-  int64_t find(const Operands& o, const Place& at, int64_t missing, bool border) {
+  // Lists the taps that count and where they lie, and those of NaN only; false where NaNs lie among numbers.
+  template <bool BORDER>
+  bool find(const Operands& o, const Place& at, int64_t missing) {
     const Convolution& c = p_.c;
-    int64_t gone = 0, t = 0;
+    int64_t t = 0, mixed = 0;
+    valid_ = hollow_ = 0;
     for (int64_t z = 0; z < c.kernel[0]; ++z)
       for (int64_t y = 0; y < c.kernel[1]; ++y) {
         const int64_t iz = at.start[0] + z * c.dilation[0], iy = at.start[1] + y * c.dilation[1];
-        const bool line = !border || (iz >= 0 && iz < c.size[0] && iy >= 0 && iy < c.size[1]);
         const int64_t first = (iz * c.size[1] + iy) * c.size[2];
-        for (int64_t k = 0; k < c.kernel[2]; ++k, ++t) {
-          const int64_t ix = at.start[2] + k * c.dilation[2], i = first + ix;
-          pixel_[size_t(t)] = i;
-          if (border && !(line && ix >= 0 && ix < c.size[2])) {
-            pixel_[size_t(t)] = OUTSIDE;
-            ++gone;
-          } else if (const int32_t nans = missing ? o.pixels[i] & mask_ : 0) {
-            if (nans != p_.inputs) return 0;
-            pixel_[size_t(t)] = HOLE;
-            ++gone;
-          }
+        if (BORDER && (iz < 0 || iz >= c.size[0] || iy < 0 || iy >= c.size[1])) {
+          t += c.kernel[2];
+          continue;
         }
+        for (int64_t k = 0; k < c.kernel[2]; ++k, ++t) {  // without branches: where NaNs lie cannot be foreseen
+          const int64_t ix = at.start[2] + k * c.dilation[2];
+          if (BORDER && (ix < 0 || ix >= c.size[2])) continue;
+          const int64_t nans = missing ? o.pixels[first + ix] & mask_ : 0, hole = nans == p_.inputs;
+          tap_[size_t(valid_)] = t;
+          pixel_[size_t(valid_)] = first + ix;
+          hole_[size_t(hollow_)] = t;
+          valid_ += 1 - hole;
+          hollow_ += hole;
+          mixed |= nans != 0 && !hole;
+        }
+        if (mixed) return false;
       }
-    return gone;
+    return true;
+  }
+
+  float mean(const Operands& o, int64_t missing, int64_t outside) const {
+    F sum = all(0.0f);
+    float rest = 0;
+    for (int64_t i = 0; i < valid_; ++i) {
+      const float* v = o.x + pixel_[size_t(i)] * p_.c.channels;
+      int64_t k = 0;
+      for (; k + 16 <= p_.inputs; k += 16) sum = sum + load(v + k);
+      for (; k < p_.inputs; ++k) rest += v[k];
+    }
+    const int64_t taps = p_.c.count_padding ? taps_ : taps_ - outside;
+    return (total(sum) + rest) / float(taps * p_.inputs - missing);
+  }
+
+  // The bias, and what the taps of NaN only add.
+  void begin(const Operands& o, float mean, float* row) const {
+    const __m256 value = _mm256_set1_ps(mean);
+    for (int64_t i = 0; i < p_.room; i += micro::OCTET) {
+      __m256 sum = _mm256_loadu_ps(o.bias + i);
+      for (int64_t h = 0; h < hollow_; ++h)
+        sum = _mm256_fmadd_ps(value, _mm256_loadu_ps(o.holes + hole_[size_t(h)] * p_.room + i), sum);
+      _mm256_storeu_ps(row + i, sum);
+    }
   }
 
   const Plan& p_;
-  const size_t taps_;
+  const int64_t taps_;
   const int32_t mask_;
-  std::vector<int64_t> pixel_;
+  int64_t valid_ = 0, hollow_ = 0;
+  std::vector<int64_t> tap_, pixel_, hole_;
   std::vector<int> counts_;
   std::vector<const float*> from_;
   std::vector<uint8_t> slots_;

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from nanops import functional as F
 from nanops.ledger import listen, listening
-from tests.nanops.convolutions import INSTRUCTIONS, OWN_WARNING, ROUTES, cases, needs_kernels, normal_numbers, on
+from tests.nanops.convolutions import CONV, INSTRUCTIONS, OWN_WARNING, ROUTES, cases, needs_kernels, normal_numbers, on
 from tests.nanops.images import compiled
 
 pytestmark = OWN_WARNING
@@ -88,7 +88,7 @@ def background(*shape, seed=0):
 
 
 def flat_windows(x, kernel, groups=1):
-    """Windows without padding that are the corner's vector everywhere, (N, groups, *out), by loops."""
+    """Windows without padding that are the first pixel's vector everywhere, (N, groups, *out), by loops."""
     n, c, h, w = x.shape
     out = torch.zeros(n, groups, h - kernel + 1, w - kernel + 1, dtype=torch.bool)
     for i, g, y, z in product(*map(range, out.shape)):
@@ -134,6 +134,19 @@ def test_uniform_windows_without_nan(route):
 
 @needs_kernels
 @pytest.mark.parametrize("route", INSTRUCTIONS)
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_the_background_behind_a_padded_convolution_is_known_too(route, dims):
+    """Its outermost pixels differ from it, and from each other."""
+    conv, size = getattr(torch.nn.functional, f"conv{dims}d"), 32
+    x = conv(torch.ones(1, 2, *(size,) * dims), normal_numbers(3, 2, *(3,) * dims), padding=1)
+    x = torch.where(torch.isclose(x, x[(..., *(16,) * dims)].view(1, 3, *(1,) * dims)), 0.25, x)  # the same bits
+    with on(route), listen() as calls:
+        CONV[dims](x, normal_numbers(4, 3, *(3,) * dims, seed=1), padding=1, uniform=True)
+    assert calls[0].uniform.item() == (size - 4) ** dims
+
+
+@needs_kernels
+@pytest.mark.parametrize("route", INSTRUCTIONS)
 def test_negative_zero_is_no_background_of_zeros(route):
     """Bit for bit: 0 and -0 differ."""
     x = torch.zeros(1, 1, 8, 8)
@@ -158,7 +171,7 @@ def test_a_background_with_nan_is_filled_like_any_window(route):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_without_equal_corners_uniform_is_off(route):
+def test_without_equal_pixels_near_the_corners_uniform_is_off(route):
     x = normal_numbers(1, 3, 9, 9)
     x[0, 0, 0, 0] = NAN
     w = normal_numbers(4, 3, 3, 3)
