@@ -10,8 +10,8 @@
 #include "sparse.h"
 
 constexpr int BATCH = 96;  // whole windows that are computed together: the rows they read stay in cache
-constexpr int OTHERS = 48;  // of others, at most: the copies of their rows should stay in the first-level cache
-constexpr int64_t COPIES = 20 << 10;  // bytes of them
+constexpr int OTHERS = 48;  // of others, at most: the copies of their rows should stay in the second-level cache
+constexpr int64_t COPIES = 64 << 10;  // bytes of them
 
 // Windows of one thread that wait to be computed: whole ones by one pointer each, others by one a segment.
 class Batch {
@@ -35,7 +35,7 @@ class Batch {
 
   // A window inside the image that holds NaNs, `missing` of them; `sum` of its valid values, or null.
   void partial(const Place& at, int64_t missing, const float* sum) {
-    if (sparse_.take(o_, at, missing, 0)) return;
+    if (missing >= p_.inputs && sparse_.take(o_, at, missing, 0)) return;
     fill_.begin(o_.x, sum, at, true, o_.group, missing);
     if (!p_.joined) return copied(at, missing);
     const Convolution& c = p_.c;

@@ -148,7 +148,8 @@ class Job:
         pixels are no background. None where some sample has no two equal ones.
         """
         x = self._x
-        at = [torch.tensor([int(s * n) for s in _INSETS] + [n - 1 - int(s * n) for s in _INSETS]) for n in x.shape[1:-1]]
+        inset = [[int(s * n) for s in _INSETS] for n in x.shape[1:-1]]
+        at = [torch.tensor([*i, *(n - 1 - k for k in i)]) for i, n in zip(inset, x.shape[1:-1], strict=True)]
         near = torch.tensor(list(product((0, 1), repeat=len(at)))) * len(_INSETS)  # each corner, its first index
         chosen = (near[:, None] + torch.arange(len(_INSETS))[:, None]).flatten(0, 1)
         places = [a[k] for a, k in zip(at, chosen.unbind(1), strict=True)]
