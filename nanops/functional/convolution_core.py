@@ -10,12 +10,11 @@ from torch import Tensor
 from nanops import kernels, ledger
 from nanops.functional import convolution_torch
 from nanops.functional.geometry import Geometry, Part
-from nanops.functional.layout import is_channels_last
+from nanops.functional.layout import memory_format
 from nanops.kernels import depthwise
 from nanops.kernels.convolution import Job, any_nan, serves
 from nanops.rule import Rule
 
-_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _NOTHING = torch.empty(0, dtype=torch.bool)
 Done = tuple[Part, Tensor, Tensor, Job | None]  # a part, its result, where it skipped, and the kernel's call
 
@@ -95,17 +94,6 @@ def in_torch(
 def phase_key(key: tuple[int, int], part: Part) -> tuple[int, int]:
     """Return the key of the draws of one part, that of the call for the first."""
     return key[0], key[1] ^ part.number
-
-
-def memory_format(x: Tensor, weight: Tensor) -> torch.memory_format:
-    """Return the format of torch's own result: channels last where x or the weight is."""
-    if x.dtype == torch.float64 and x.ndim == 5:
-        return torch.contiguous_format
-    last = _FORMATS.get(x.ndim)
-    dims = x.ndim - 2
-    if last is None or not (is_channels_last(x, dims) or is_channels_last(weight, dims)):
-        return torch.contiguous_format
-    return last
 
 
 def _stock(

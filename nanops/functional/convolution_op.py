@@ -12,6 +12,7 @@ from torch import Tensor
 from nanops.functional import convolution_core as core
 from nanops.functional import transforms
 from nanops.functional.geometry import Geometry
+from nanops.functional.layout import memory_format
 from nanops.kernels.convolution import any_nan
 from nanops.rule import Rule
 
@@ -81,7 +82,7 @@ def convolution(
     )
     with torch.no_grad():
         y, skipped = core.run(x, weight, bias, geometry, rule, _words(key))
-    return y.contiguous(memory_format=core.memory_format(x, weight)), skipped
+    return y.contiguous(memory_format=memory_format(x, weight)), skipped
 
 
 @convolution.register_fake
@@ -90,7 +91,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, key: Tensor | None, *setti
     out = geometry.out(x, weight)
     y = x.new_empty((x.shape[0], geometry.outputs(weight), *out))
     skipped = x.new_empty((x.shape[0], geometry.groups, *out), dtype=torch.bool)
-    return y.contiguous(memory_format=core.memory_format(x, weight)), skipped
+    return y.contiguous(memory_format=memory_format(x, weight)), skipped
 
 
 @torch.library.custom_op("nanops::convolution_backward", mutates_args=())

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 
 def is_channels_last(x: Tensor, dims: int) -> bool:
     """Return whether torch would store its result of x channels last: by its strides; a single image only in 3-D.
@@ -41,3 +43,14 @@ def empty(x: Tensor, shape: tuple[int, ...], last: bool, dtype: torch.dtype | No
     if not last:
         return x.new_empty(shape, dtype=dtype)
     return x.new_empty((shape[0], *shape[2:], shape[1]), dtype=dtype).movedim(-1, 1)
+
+
+def memory_format(x: Tensor, weight: Tensor) -> torch.memory_format:
+    """Return the format of torch's own convolution of x: channels last where x or the weight is."""
+    if x.dtype == torch.float64 and x.ndim == 5:
+        return torch.contiguous_format
+    last = _FORMATS.get(x.ndim)
+    dims = x.ndim - 2
+    if last is None or not (is_channels_last(x, dims) or is_channels_last(weight, dims)):
+        return torch.contiguous_format
+    return last

@@ -1,12 +1,13 @@
 // The NaN convolution: windows that are to be computed are collected, whatever their places, and computed in batches.
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <vector>
 
 #include "batch.h"
 #include "convolution.h"
 #include "packing.h"
+#include "room.h"
+#include "turning.h"
 
 namespace {
 
@@ -187,13 +188,21 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
   return 0;
 }
 
-// Fills y and returns 1 if x holds NaN; returns 0 otherwise. Pixels and windows are counted aside.
+// Fills y and returns 1 if x holds NaN; returns 0 otherwise. Pixels and windows are counted aside; x and y are turned
+// where they lie channels first.
 NAN_API int64_t nan_convolve_if_any(const Convolution* given) {
   Convolution c = *given;
   if (!nan_any(c.x, c.n * c.volume() * c.channels, c.threads)) return 0;
-  const std::unique_ptr<int32_t[]> pixels(new int32_t[size_t(c.n * c.groups * c.volume())]);
-  const std::unique_ptr<int32_t[]> windows(new int32_t[size_t(c.n * c.groups * c.places())]);
-  c.pixels = pixels.get(), c.windows = windows.get();
+  const Room<int32_t> pixels(c.n * c.groups * c.volume()), windows(c.n * c.groups * c.places());
+  const Room<float> x(c.x_first ? c.n * c.volume() * c.channels : 0), y(c.y_first ? c.n * c.places() * c.outputs : 0);
+  c.pixels = pixels.begin(), c.windows = windows.begin();
+  if (c.x_first) {
+    turn(given->x, x.begin(), c.n, c.channels, c.volume(), int(c.threads));
+    c.x = x.begin();
+  }
+  if (c.y_first) c.y = y.begin();
   nan_survey(&c);
-  return nan_convolve(&c), 1;
+  nan_convolve(&c);
+  if (c.y_first) turn(c.y, given->y, c.n, c.places(), c.outputs, int(c.threads));
+  return 1;
 }

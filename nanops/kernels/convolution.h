@@ -23,6 +23,7 @@ struct Convolution {
   int64_t size[3], out[3], kernel[3], stride[3], before[3], dilation[3];
   int64_t count_padding;  // whether padding counts as valid zeros
   int64_t fill;           // MEAN, MAX_NORMAL
+  int64_t x_first, y_first;  // whether the images lie channels first; nan_convolve_if_any only
   float sigma;
   uint32_t key[2];
   uint32_t threads;

@@ -25,7 +25,8 @@ class _Convolution(ctypes.Structure):
         ("strides", _I64 * 3),
         *((name, _I64) for name in ("n", "channels", "outputs", "groups")),
         *FIELDS,
-        ("count_padding", _I64), ("fill", _I64), ("sigma", ctypes.c_float), ("key", ctypes.c_uint32 * 2),
+        ("count_padding", _I64), ("fill", _I64), ("x_first", _I64), ("y_first", _I64),
+        ("sigma", ctypes.c_float), ("key", ctypes.c_uint32 * 2),
         ("threads", ctypes.c_uint32), ("found", _I64 * 4),
     )  # fmt: skip
 
@@ -102,8 +103,13 @@ class Direct:
         return cls((x[0], weight[0], *windows.counts), bytes(s), least)
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> bool:
-        """Fill y, unless no number of x is NaN; return whether it is filled. Images are float32, channels last."""
+        """Fill y, unless no number of x is NaN; return whether it is filled.
+
+        Args:
+            x, y: In float32, both without gaps, each contiguous or channels last.
+        """
         s = _Convolution.from_buffer_copy(self.fields)
+        s.x_first, s.y_first = x.is_contiguous(), y.is_contiguous()
         s.x, s.weight, s.y = x.data_ptr(), weight.data_ptr(), y.data_ptr()
         s.bias = None if bias is None else bias.data_ptr()
         s.threads = torch.get_num_threads()

@@ -2,22 +2,18 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <memory>
-#include <new>
 
 #include "convolution.h"
 #include "micro.h"
 #include "plan.h"
+#include "room.h"
 
 // For each group: blocks of outputs, (taps, inputs, outputs of the block); the bias; the sums of each tap's weights over
 // the inputs, (taps, outputs). Outputs are padded with zeros to whole octets.
 class Packed {
  public:
   explicit Packed(const Plan& p)
-      : p_(p), size_(p.room * (p.c.taps() * (p.inputs + 1) + 1)),
-        all_(static_cast<float*>(std::aligned_alloc(64, size_t((4 * size_ * p.c.groups + 63) / 64 * 64))), std::free) {
-    if (!all_) throw std::bad_alloc();
+      : p_(p), size_(p.room * (p.c.taps() * (p.inputs + 1) + 1)), all_(size_ * p.c.groups) {
     const int64_t octets = p.room / micro::OCTET;
     const int threads = p.c.groups * p.room * p.c.taps() * p.inputs < SMALL ? 1 : int(p.c.threads);
     bool finite = true;
@@ -26,7 +22,7 @@ class Packed {
     summable_ = finite;
   }
 
-  const float* weight(int64_t group) const { return all_.get() + group * size_; }
+  const float* weight(int64_t group) const { return all_.begin() + group * size_; }
   const float* bias(int64_t group) const { return weight(group) + p_.room * p_.c.taps() * p_.inputs; }
   const float* sums(int64_t group) const { return bias(group) + p_.room; }
   bool summable() const { return summable_; }  // no sum is infinite or NaN
@@ -40,7 +36,7 @@ class Packed {
     const Convolution& c = p_.c;
     const int64_t taps = c.taps(), begin = number * micro::OCTET;
     const int64_t some = std::min<int64_t>(micro::OCTET, p_.outputs - begin), from = group * p_.outputs + begin;
-    float* const start = all_.get() + group * size_;
+    float* const start = all_.begin() + group * size_;
     float* const bias = start + p_.room * taps * p_.inputs + begin;
     float* const sums = bias + p_.room;
     const float* w = c.weight + from * c.strides[0];
@@ -80,6 +76,6 @@ class Packed {
 
   const Plan& p_;
   const int64_t size_;
-  std::unique_ptr<float, decltype(&std::free)> all_;
+  const Room<float> all_;
   bool summable_ = true;
 };

@@ -1,10 +1,12 @@
 """The short way of a NaN convolution gives the bits and the refusals of the long one, and is taken when it should."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.autograd import forward_ad
 
 from nanops import count_skipped
@@ -49,34 +51,49 @@ def both(x, *args, **options):
 
 @pytest.mark.parametrize("route", INSTRUCTIONS)
 @settings(max_examples=60, deadline=None)
-@given(case=cases(fills=["mean"]))
-def test_every_convolution_has_the_bits_of_the_long_way(route, case):
-    if case.dims == 1:
-        return
-    x = case.x.contiguous(memory_format=LAST[case.dims])
+@given(case=cases(fills=["mean"]), last=st.booleans(), wide=st.booleans())
+def test_every_convolution_has_the_bits_of_the_long_way(route, case, last, wide):
+    x, w = case.x, case.weight
+    if last and case.dims > 1:
+        x = x.contiguous(memory_format=LAST[case.dims])
+    if wide and case.dims > 1:
+        w = w.contiguous(memory_format=LAST[case.dims])
     options = {"threshold": case.threshold, "count_padding": case.count_padding}
     with on(route):
-        y, expected = both(x, case.weight, case.bias, *case.steps(), **options)
-    assert same_bits(y, expected) and y.stride() == expected.stride()
+        y, expected = both(x, w, case.bias, *case.steps(), **options)
+    stock = replace(case, x=x, weight=w).stock()
+    strides = [[s for s, n in zip(t.stride(), t.shape, strict=True) if n > 1] for t in (y, stock)]
+    assert same_bits(y, expected) and strides[0] == strides[1]
 
 
 @pytest.mark.parametrize("pattern", ["none", "cluster", "iid", "all"])
-@pytest.mark.parametrize("dims", [2, 3])
-def test_the_short_way_is_taken_for_channels_last(taken, dims, pattern):
-    layouts = (torch.contiguous_format, LAST[dims])
-    for inputs, groups, layout, bias in product((4, 24), (1, 2), layouts, (None, normal_numbers(6))):
-        x = with_nan(normal_numbers(2, inputs, *(7,) * dims), pattern).contiguous(memory_format=LAST[dims])
-        w = normal_numbers(6, inputs // groups, *(3,) * dims).contiguous(memory_format=layout)
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_the_short_way_is_taken_for_tensors_without_gaps(taken, dims, pattern):
+    layouts = (torch.contiguous_format, LAST.get(dims, torch.contiguous_format))
+    for inputs, groups, layout, wlayout, bias in product((4, 24), (1, 2), layouts, layouts, (None, normal_numbers(70))):
+        x = with_nan(normal_numbers(2, inputs, *(9,) * dims), pattern).contiguous(memory_format=layout)
+        w = normal_numbers(70, inputs // groups, *(3,) * dims).contiguous(memory_format=wlayout)
         y, expected = both(x, w, bias, 1, 1, 1, groups)
         assert same_bits(y, expected) and y.stride() == expected.stride()
     assert taken and all(taken)
+
+
+@pytest.mark.parametrize("route", INSTRUCTIONS)
+def test_images_are_turned_whatever_their_size(route):
+    """Tiles of 64 by 64, octets, and what is left over."""
+    for channels, size, outputs in product((1, 7, 8, 65, 72), ((1, 1), (3, 5), (8, 8), (9, 15), (5, 29)), (1, 9, 64)):
+        x, w = normal_numbers(2, channels, *size), normal_numbers(outputs, channels, 1, 1)
+        x[0, 0, 0, 0] = torch.nan
+        with on(route):
+            y, expected = both(x, w)
+        assert same_bits(y, expected)
 
 
 def test_other_calls_take_the_long_way(taken):
     x, w = with_nan(normal_numbers(2, 4, 7, 7), "iid"), normal_numbers(6, 4, 3, 3)
     last = x.contiguous(memory_format=torch.channels_last)
     learning = w.clone().requires_grad_()
-    F.nan_conv2d(x, w)  # contiguous
+    F.nan_conv2d(x[..., ::2], w)
     F.nan_conv2d(last.double(), w.double())
     F.nan_conv2d(last, w, uniform=True)
     F.nan_conv2d(last, w, fill="max_normal", generator=torch.Generator())
