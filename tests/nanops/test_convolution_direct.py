@@ -1,6 +1,5 @@
 """The short way of a NaN convolution gives the bits and the refusals of the long one, and is taken when it should."""
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -61,8 +60,7 @@ def test_every_convolution_has_the_bits_of_the_long_way(route, case, last, wide)
     options = {"threshold": case.threshold, "count_padding": case.count_padding}
     with on(route):
         y, expected = both(x, w, case.bias, *case.steps(), **options)
-    stock = replace(case, x=x, weight=w).stock()
-    strides = [[s for s, n in zip(t.stride(), t.shape, strict=True) if n > 1] for t in (y, stock)]
+    strides = [[s for s, n in zip(t.stride(), t.shape, strict=True) if n > 1] for t in (y, expected)]
     assert same_bits(y, expected) and strides[0] == strides[1]
 
 
