@@ -85,7 +85,7 @@ def _unperturbed(found: Comparison) -> list[str]:
     most = max(other, key=lambda row: row.ieee_differs or 0.0)
     return [
         f"The unperturbed runs of A and B differ in {len(other)} of {len(known)} layers (most in {most.layer}: "
-        f"{most.ieee_differs:.1%} of the elements), as their kernels do: each run is scored against its own."
+        f"{most.ieee_differs:.1%} of the elements): each run is scored against its own."
     ]
 
 

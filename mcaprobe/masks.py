@@ -33,7 +33,8 @@ class Unstable:
             raise InputError(f"Expected a threshold of at least 0 bits, got {self.below}.")
 
     def __str__(self) -> str:
-        return "class noise" if self.below == 0 else f"class noise, or fewer than {self.below:g} significant bits"
+        bits = "bit" if self.below == 1 else "bits"
+        return "class noise" if self.below == 0 else f"class noise, or fewer than {self.below:g} significant {bits}"
 
     def mask(self, m: Moments, estimator: Estimator) -> Tensor:
         """Return where the layer is unstable, bool, its shape."""
