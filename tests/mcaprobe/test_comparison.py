@@ -1,16 +1,18 @@
 """How far do two sets of moments differ: ratios of known distributions, masks counted by hand, a slow twin."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mcaprobe.agreement import Agreement
+from mcaprobe.comparison import element_columns
 from mcaprobe.errors import InputError
 from mcaprobe.masks import Unstable
 from mcaprobe.spread import std_ratio, std_scatter, varies
 from mcaprobe.statistics import Estimator, Moments
-from tests.mcaprobe.swept_layers import layer
+from tests.mcaprobe.swept_layers import layer, masks
 from tests.reference import comparison_twin as twin
 
 SETTINGS = [Estimator(), Estimator("general"), Estimator(error="absolute", reference="mean", probability=0.7)]
@@ -132,3 +134,26 @@ def test_a_layer_of_several_chunks_is_marked_like_its_parts():
     for row in range(5):
         part = moments(samples[:, row], reference[row])
         assert torch.equal(Unstable(2).mask(part, Estimator()), whole[row])
+
+
+def test_the_columns_of_a_region_are_those_of_the_slow_twin():
+    (ieee_a, a), (ieee_b, b) = layer((2, 9, 11), 6, seed=1), layer((2, 9, 11), 9, seed=2)
+    ieee_a[0, 0], ieee_b[0, 0] = math.nan, math.nan
+    regions = masks(9, 11)
+    runs = [SimpleNamespace(moments=moments(s, x), masks=regions) for s, x in ((a, ieee_a), (b, ieee_b))]
+    found = element_columns(*runs, Estimator(), Unstable(3))
+    assert set(found) == {"all", "brain", "background", "more"}
+    for region, columns in found.items():
+        inside = regions.get(region, torch.ones(9, 11, dtype=torch.bool)).expand(2, 9, 11)
+        one, two = ((s[:, inside].T.tolist(), x[inside].tolist()) for s, x in ((a, ieee_a), (b, ieee_b)))
+        varying = [{i for i, (v, x) in enumerate(zip(*run, strict=True)) if twin.varies(v, x)} for run in (one, two)]
+        assert varying[0] - varying[1] and varying[1] - varying[0]
+        assert (columns["vary_a"], columns["vary_b"]) == (len(varying[0]), len(varying[1]))
+        assert columns["vary_both"] == len(varying[0] & varying[1])
+        assert columns["std_ratio"] == pytest.approx(twin.std_ratio(*one, *two), rel=1e-9)
+        sets = [twin.unstable(*run, 3, "cnh", "ieee", "relative", 0.95, 0.95) for run in (one, two)]
+        marked = len(sets[0]), len(sets[1]), len(sets[0] & sets[1])
+        assert (columns["unstable_a"], columns["unstable_b"], columns["unstable_both"]) == marked
+        assert (columns["dice"], columns["precision"], columns["recall"]) == pytest.approx(twin.agreement(*sets))
+        same = [x == y or (math.isnan(x) and math.isnan(y)) for x, y in zip(one[1], two[1], strict=True)]
+        assert columns["ieee_differs"] == pytest.approx(1 - sum(same) / len(same))
