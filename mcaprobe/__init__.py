@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcaprobe.api import run as run
+    from mcaprobe.comparison import compare as compare
     from mcaprobe.digits import recompute as recompute
     from mcaprobe.emulator import lockstep as lockstep
     from mcaprobe.emulator import perturb as perturb
@@ -33,6 +34,7 @@ _HOME = {
     "Result": "result",
     "RunFailure": "errors",
     "SliceOptions": "images",
+    "compare": "comparison",
     "load": "result",
     "lockstep": "emulator",
     "perturb": "emulator",

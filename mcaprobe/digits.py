@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mcaprobe.errors import InputError
+from mcaprobe.layer_result import LayerResult
 from mcaprobe.result import Result
 from mcaprobe.settings import expect_matches, matches
 from mcaprobe.statistics import Estimator
@@ -38,18 +39,21 @@ def recompute(result: Result, estimator: Estimator, layers: str | Sequence[str] 
     try:
         for name in result.layers:
             if matches(name, globs):
-                _one(result, name, estimator, found)
+                layer = result[name]
+                found.rows.extend(rows_of(layer, estimator))
+                (found.exact if is_exact(layer) else found.binned).append(name)
     except DamagedFile as error:
         raise InputError(f"The run in {result.path} is damaged: {error}.") from error
     return found
 
 
-def _one(result: Result, name: str, estimator: Estimator, found: Recomputed) -> None:
-    layer = result[name]
+def rows_of(layer: LayerResult, estimator: Estimator) -> list[Row]:
+    """Return the rows of one layer by `estimator`, one a region: exactly from its moments, else from its histogram."""
     if layer.kept:
-        found.rows.extend(summarize(layer.moments, estimator, layer.masks, layer=name, operator=layer.operator))
-        found.exact.append(name)
-        return
-    histogram = layer.histogram
-    found.rows.extend(histogram.rows(estimator, layer=name, operator=layer.operator))
-    (found.exact if histogram.is_index else found.binned).append(name)
+        return summarize(layer.moments, estimator, layer.masks, layer=layer.name, operator=layer.operator)
+    return layer.histogram.rows(estimator, layer=layer.name, operator=layer.operator)
+
+
+def is_exact(layer: LayerResult) -> bool:
+    """Return whether rows_of() is exact: from moments, or of pool indices; else bits are right within 1/16."""
+    return layer.kept or layer.histogram.is_index

@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -66,3 +68,15 @@ def observer_for(args: argparse.Namespace) -> Observer:
     if args.quiet:
         return Observer()
     return Bar() if sys.stderr.isatty() and not args.json else Sentences()
+
+
+@contextmanager
+def layers_shown(args: argparse.Namespace) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield a function of (layers done, layers in all, name of the next) that draws a bar on a terminal."""
+    if args.quiet or args.json or not sys.stderr.isatty():
+        yield lambda done, total, name: None
+        return
+    columns = BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("layers  [bold]{task.fields[layer]}[/bold]")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", layer="")
+        yield lambda done, total, name: bar.update(task, completed=done, total=total, layer=name)

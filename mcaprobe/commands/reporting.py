@@ -1,7 +1,7 @@
 """What does the user read at the end? A table of layers, what n supports, and where everything is."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +76,7 @@ def _print(
     failures: Sequence[Failure],
     notes: Sequence[str],
 ) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = console_for_tables()
     listed = rows if args.all_layers or args.layers else main_rows(rows)
     console.print(table_of(listed))
     left_out = len({row.layer for row in rows}) - len({row.layer for row in listed})
@@ -96,13 +94,23 @@ def _print(
             console.print(f"  {failure}", markup=False, soft_wrap=True)
 
 
+def console_for_tables() -> Console:
+    """Return a console as wide as the terminal; elsewhere tables have 120 columns."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
 def main_rows(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of the layers that a picture shows, of pool indices and of metrics."""
-    names = [_Named(name) for name in dict.fromkeys(row.layer for row in rows)]
-    chosen = {layer.name for layer in select_layers(names)}
-    return [
-        row for row in rows if row.layer in chosen or row.layer.startswith(PREFIX) or row.index_change_rate is not None
-    ]
+    chosen = main_layers(row.layer for row in rows)
+    return [row for row in rows if row.layer in chosen or row.index_change_rate is not None]
+
+
+def main_layers(names: Iterable[str]) -> set[str]:
+    """Return the layers that a picture shows, and the metrics."""
+    unique = list(dict.fromkeys(names))
+    chosen = {layer.name for layer in select_layers([_Named(name) for name in unique])}
+    return chosen | {name for name in unique if name.startswith(PREFIX)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +170,12 @@ def _cells(row: Row) -> list[str]:
     return [
         "" if row.bits_mean is None else f"{row.bits_mean:.1f}",
         "" if row.bits_p05 is None else f"{row.bits_p05:.1f}",
-        *[_percent(s) for s in (row.share_noise, row.share_zero, row.share_exact, row.share_shifted, broken,
+        *[percent(s) for s in (row.share_noise, row.share_zero, row.share_exact, row.share_shifted, broken,
                                 row.share_undefined, row.share_snr_below_1, row.index_change_rate)],
     ]  # fmt: skip
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
     """Return a share in percent; `.` for none at all, so that what is there stands out."""
     if share is None:
         return ""
