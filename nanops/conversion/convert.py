@@ -68,7 +68,7 @@ def convert(
     conversion = Conversion(model, final, background)
     converted = copied(model)
     for path, module in list(converted.named_modules()):
-        vars(module)["_nanops"] = Site(conversion, path, found[path])
+        vars(module)["_nanops"] = Site(conversion, path, found[path], type(module))
         become(module)
     return converted
 

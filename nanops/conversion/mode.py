@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
+from nanops.conversion import leaves
 from nanops.conversion.knowledge import CARRIED, HEADS, LOCAL, METADATA, PRODUCTS, SOFT, ZEROED
 from nanops.conversion.options import Options
 from nanops.conversion.outputs import finish
@@ -31,10 +32,11 @@ class Conversion:
 
 
 class Site:
-    """What a converted module knows of itself: its path, "" for the model, and its options, None if it stays."""
+    """What a converted module knows of itself: its path, "" for the model, its options, None if it stays, its class."""
 
-    def __init__(self, conversion: Conversion, path: str, options: Options | None) -> None:
-        self.conversion, self.path, self.options = conversion, path, options
+    def __init__(self, conversion: Conversion, path: str, options: Options | None, kind: type[nn.Module]) -> None:
+        self.conversion, self.path, self.options, self.kind = conversion, path, options, kind
+        self.leaf = leaves.is_leaf(kind, options)
 
     @property
     def layer(self) -> str:
@@ -53,10 +55,10 @@ class Converted:
             return own(*args, **kwargs)
         mode = running(site.conversion)
         if mode is not None:
-            return mode.run(site, own, args, kwargs)
+            return mode.run(self, site, own, args, kwargs)
         mode = Replacing(site.conversion)
         with mode:
-            output = mode.run(site, own, args, kwargs)
+            output = mode.run(self, site, own, args, kwargs)
         return output if site.path else finish(_final(site), output)
 
     def register_forward_hook(self, hook: Callable[..., Any], **options: Any) -> Any:
@@ -118,8 +120,17 @@ class Replacing(TorchFunctionMode):
         self.site: Site | None = None
         self.paused = False
 
-    def run(self, site: Site, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(
+        self, module: Any, site: Site, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """Call the forward of a module."""
+        if site.leaf and len(args) == 1 and not kwargs and not self.paused:
+            try:
+                y = leaves.run(module, site.kind, site.options, forward, args[0])
+            except InputError as error:
+                raise InputError(f"In {site.layer}: {error}") from None
+            if y is not None:
+                return y
         before, self.site = self.site, site
         try:
             return forward(*args, **kwargs)

@@ -47,8 +47,8 @@ def convolve(
     if prepared is None:
         return None
     geometry, job = prepared
-    y = torch.empty(job.shape, memory_format=last)
-    return y if job(x, weight, bias, y) else geometry.stock(x, weight, bias)
+    y = job(x, weight, bias, last)
+    return geometry.stock(x, weight, bias) if y is None else y
 
 
 def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

@@ -188,11 +188,9 @@ NAN_API int64_t nan_convolve(const Convolution* given) {
   return 0;
 }
 
-// Fills y and returns 1 if x holds NaN; returns 0 otherwise. Pixels and windows are counted aside; x and y are turned
-// where they lie channels first.
-NAN_API int64_t nan_convolve_if_any(const Convolution* given) {
+// Fills y. Pixels and windows are counted aside; x and y are turned where they lie channels first.
+NAN_API int64_t nan_convolve_alone(const Convolution* given) {
   Convolution c = *given;
-  if (!nan_any(c.x, c.n * c.volume() * c.channels, c.threads)) return 0;
   const Room<int32_t> pixels(c.n * c.groups * c.volume()), windows(c.n * c.groups * c.places());
   const Room<float> x(c.x_first ? c.n * c.volume() * c.channels : 0), y(c.y_first ? c.n * c.places() * c.outputs : 0);
   c.pixels = pixels.begin(), c.windows = windows.begin();
@@ -204,5 +202,5 @@ NAN_API int64_t nan_convolve_if_any(const Convolution* given) {
   nan_survey(&c);
   nan_convolve(&c);
   if (c.y_first) turn(c.y, given->y, c.n, c.places(), c.outputs, int(c.threads));
-  return 1;
+  return 0;
 }

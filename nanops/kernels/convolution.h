@@ -23,7 +23,7 @@ struct Convolution {
   int64_t size[3], out[3], kernel[3], stride[3], before[3], dilation[3];
   int64_t count_padding;  // whether padding counts as valid zeros
   int64_t fill;           // MEAN, MAX_NORMAL
-  int64_t x_first, y_first;  // whether the images lie channels first; nan_convolve_if_any only
+  int64_t x_first, y_first;  // whether the images lie channels first; nan_convolve_alone only
   float sigma;
   uint32_t key[2];
   uint32_t threads;
@@ -48,5 +48,4 @@ constexpr int UNIFORM_BIT = 20;
 constexpr int32_t UNIFORM = 1 << UNIFORM_BIT, NAN_MASK = UNIFORM - 1;
 
 // survey.cpp
-NAN_API int64_t nan_any(const float* x, int64_t count, int64_t threads);
 NAN_API int64_t nan_survey(Convolution* c);

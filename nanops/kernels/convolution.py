@@ -102,18 +102,23 @@ class Direct:
         s.least, s.strides[:] = least.data_ptr(), steps
         return cls((x[0], weight[0], *windows.counts), bytes(s), least)
 
-    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> bool:
-        """Fill y, unless no number of x is NaN; return whether it is filled.
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, last: torch.memory_format) -> Tensor | None:
+        """Return the result in a format, or None if no number of x is NaN.
 
         Args:
-            x, y: In float32, both without gaps, each contiguous or channels last.
+            x: In float32, without gaps, contiguous or channels last.
         """
+        library, threads = kernels.required(), torch.get_num_threads()
+        if not library.nan_any(_PTR(x.data_ptr()), _I64(x.numel()), _I64(threads)):
+            return None
+        y = torch.empty(self.shape, memory_format=last)  # not before: stock needs the place in the cache
         s = _Convolution.from_buffer_copy(self.fields)
         s.x_first, s.y_first = x.is_contiguous(), y.is_contiguous()
         s.x, s.weight, s.y = x.data_ptr(), weight.data_ptr(), y.data_ptr()
         s.bias = None if bias is None else bias.data_ptr()
-        s.threads = torch.get_num_threads()
-        return bool(kernels.required().nan_convolve_if_any(ctypes.byref(s)))
+        s.threads = threads
+        library.nan_convolve_alone(ctypes.byref(s))
+        return y
 
 
 class Job:
