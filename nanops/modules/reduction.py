@@ -5,8 +5,9 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd
 
+from nanops.errors import expect_choice
 from nanops.functional.reduction import (
-    check_policy,
+    POLICIES,
     nan_adaptive_avg_pool1d,
     nan_adaptive_avg_pool2d,
     nan_adaptive_avg_pool3d,
@@ -18,7 +19,7 @@ class _NanAdaptiveAvgPool(_AdaptiveAvgPoolNd):
     policy: str
 
     def __init__(self, output_size: Any, *, policy: str = "zero") -> None:
-        check_policy(policy)
+        expect_choice("policy", policy, POLICIES)
         super().__init__(output_size)
         self.policy = policy
 
@@ -28,7 +29,7 @@ class _NanAdaptiveAvgPool(_AdaptiveAvgPoolNd):
 
     @classmethod
     def _sharing(cls, module: nn.Module, policy: str, torch_kind: type[nn.Module]) -> Self:
-        check_policy(policy)
+        expect_choice("policy", policy, POLICIES)
         ours = share(cls, module, torch_kind)
         ours.policy = policy
         return ours
