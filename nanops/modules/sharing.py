@@ -1,12 +1,27 @@
 """How does a module of torch become one of ours? It lends its parameters and buffers: both then learn as one."""
 
-from typing import TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from torch import nn
 
 from nanops.errors import ConversionError
 
 M = TypeVar("M", bound=nn.Module)
+
+
+class Sharing(nn.Module):
+    """A module that can be made of torch's own; `_torch` says of which."""
+
+    _torch: ClassVar[type[nn.Module]]
+
+    @classmethod
+    def from_torch(cls, module: nn.Module) -> Self:
+        """Return one with the settings, the training flag and the very parameters and buffers of torch's module.
+
+        Raises:
+            ConversionError: another module.
+        """
+        return share(cls, module, cls._torch)
 
 
 def share(kind: type[M], module: nn.Module, *torch_kinds: type[nn.Module]) -> M:
