@@ -154,7 +154,7 @@ def by_turns(
     found = interleave(
         {name: blocks[name] for name in stock}, [{name: blocks[name]} for name in ours], setting.repetitions, progress
     )
-    return {name: Times(tuple(tuple(s / counts[name] for s in turn) for turn in t.turns)) for name, t in found.items()}
+    return {name: times.over(counts[name]) for name, times in found.items()}
 
 
 def _repeat(call: Callable[[], Any], count: int) -> None:

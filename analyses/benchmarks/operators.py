@@ -11,7 +11,7 @@ from torch import Tensor
 from analyses.benchmarks.cases import Operator
 from analyses.benchmarks.config import Config
 from analyses.benchmarks.rows import FORMATS, OPERATORS, PERTURBED, STOCK, VARIANTS, Row, ratios, timed
-from analyses.benchmarks.timing import Call, Times, calls_within, interleave
+from analyses.benchmarks.timing import Call, calls_within, interleave
 from mcaprobe.emulator import perturb
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -47,7 +47,7 @@ def _operator_rows(operator: Operator, config: Config, progress: Callable[[str],
         config.repetitions,
         lambda message: progress(f"{operator.name}, {message}"),
     )
-    each = {name: _over(times, counts[name]) for name, times in found.items()}
+    each = {name: times.over(counts[name]) for name, times in found.items()}
     stock = {name: each[_label(STOCK, name)] for name in formats}
     fastest = min(stock, key=lambda name: stock[name].median)
     row: Row = {"part": OPERATORS, "subject": operator.name, "threads": 1, "samples": 1}
@@ -61,10 +61,6 @@ def _operator_rows(operator: Operator, config: Config, progress: Callable[[str],
 
 def _label(first: str, second: str) -> str:
     return f"{first} {second}"
-
-
-def _over(times: Times, count: int) -> Times:
-    return Times(tuple(tuple(seconds / count for seconds in turn) for turn in times.turns))
 
 
 def _laid_out(operands: list[Tensor], name: str) -> list[Tensor]:

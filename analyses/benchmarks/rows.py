@@ -57,11 +57,10 @@ def judged(row: Mapping[str, Any]) -> Row:
     return {**row, "bound": bound.most, "aim": bound.aim, "met": bool(row["ratio"] <= bound.most)}
 
 
-def timed(row: Row, times: Times, calls: int = 1) -> Row:
-    """Return a row with its times, each over `calls`."""
+def timed(row: Row, times: Times) -> Row:
+    """Return a row with its times."""
     low, high = spread(times.all)
-    return {**row, "repetitions": len(times.turns), "unit": "s",
-            "median": times.median / calls, "low": low / calls, "high": high / calls}  # fmt: skip
+    return {**row, "repetitions": len(times.turns), "unit": "s", "median": times.median, "low": low, "high": high}
 
 
 def ratios(times: Times, stock: Mapping[str, Times], baseline: str) -> Row:

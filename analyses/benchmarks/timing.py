@@ -31,6 +31,10 @@ class Times:
         """Return the median of all times."""
         return median(self.all)
 
+    def over(self, count: int) -> "Times":
+        """Return the times of one of `count` calls that were timed together."""
+        return Times(tuple(tuple(seconds / count for seconds in turn) for turn in self.turns))
+
     def ratio(self, to: "Times") -> float:
         """Return the quotient of the two medians."""
         return self.median / to.median
