@@ -13,8 +13,9 @@ from rich.console import Console
 from analyses import provenance
 from analyses.benchmarks import nan_conv, nan_pool
 from analyses.benchmarks.config import cores
-from analyses.benchmarks.nan_conv import COLUMNS, GROWTH, Row, Setting
+from analyses.benchmarks.nan_conv import COLUMNS, GROWTH
 from analyses.benchmarks.record import load_average
+from analyses.benchmarks.speed_up import Row, Setting
 from analyses.benchmarks.timing import UNSTEADY
 from analyses.figures.nan_benchmark import draw_growth, markdown
 from analyses.results_files import page, write_rows, write_text

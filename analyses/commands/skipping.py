@@ -10,9 +10,9 @@ from rich.console import Console
 
 from analyses import provenance
 from analyses.benchmarks.config import cores
-from analyses.benchmarks.nan_conv import Setting
 from analyses.benchmarks.networks import DATA, subjects
 from analyses.benchmarks.record import load_average
+from analyses.benchmarks.speed_up import Setting
 from analyses.experiments.skipping import COLUMNS, TOTAL, run
 from analyses.figures.skipping import markdown
 from analyses.results_files import page, write_rows, write_text

@@ -10,8 +10,9 @@ import torch
 from analyses.__main__ import main
 from analyses.benchmarks import nan_conv, nan_pool, networks
 from analyses.benchmarks.nan_cases import CASE_PATTERNS, CASES, PATTERNS, Case, with_nan
-from analyses.benchmarks.nan_conv import COLUMNS, GROWTH, TOTAL, Setting, network, time_case
+from analyses.benchmarks.nan_conv import COLUMNS, GROWTH, TOTAL, network, time_case
 from analyses.benchmarks.networks import Method, Subject
+from analyses.benchmarks.speed_up import Setting
 from analyses.commands import benchmark_nan
 from analyses.experiments import skipping
 from analyses.figures import nan_benchmark
