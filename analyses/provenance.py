@@ -3,15 +3,26 @@
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "scipy", "nibabel", "nilearn", "safetensors", "torchmetrics")
+
+
+def stamp() -> dict[str, Any]:
+    """Return where, when and with what the running command makes a result: what each manifest says of it."""
+    return {
+        "command": "python -m analyses " + shlex.join(sys.argv[1:]), "date": now(), "commit": commit(),
+        "machine": machine(), "versions": versions(),
+    }  # fmt: skip
 
 
 def versions() -> dict[str, str]:

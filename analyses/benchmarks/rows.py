@@ -86,15 +86,6 @@ def elsewhere() -> list[Row]:
     ]  # fmt: skip
 
 
-def text(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the row as the CSV has it: every column, six significant digits."""
-    return {column: _text(row.get(column)) for column in COLUMNS}
-
-
-def _text(value: object) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def key(row: Mapping[str, Any]) -> str:
     """Return what is measured together, so that its ratios belong together: a part at a number of threads."""
     return f"{row['part']}, {row['threads']} threads" if row.get("threads") else str(row["part"])

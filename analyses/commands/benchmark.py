@@ -11,11 +11,13 @@ from rich.table import Table
 from analyses import provenance
 from analyses.benchmarks import campaign, operators, processes
 from analyses.benchmarks.config import Config, cores
-from analyses.benchmarks.record import earlier, keep, load_average, stamp
+from analyses.benchmarks.record import earlier, keep, stamp
 from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OPERATORS, PARTS, Row, judged, unsteady
 from analyses.commands import benchmark_nan
 from analyses.figures.benchmark import markdown, number
+from mcaprobe import kernels
 from mcaprobe.errors import InputError
+from mcaprobe.manifest import commit
 
 RESULT = provenance.ROOT / "analyses" / "results" / "campaign_cost.csv"
 MEASURES: dict[str, Callable[[Config, Callable[[str], None]], list[Row]]] = {
@@ -84,7 +86,7 @@ def report(config: Config, out: Path) -> int:
     if not console.is_terminal:
         console = Console(width=170)
     earlier(out)  # a file that is none of ours is refused before hours of measuring
-    about = stamp(config, load_average())
+    about = stamp(config.repetitions) | {"commit_mcaprobe": commit(), "kernels": kernels.about(), "seed": config.seed}
     with console.status("") as status:
         rows = [judged(row) for part in config.parts for row in MEASURES[part](config, status.update)]
     texts = keep(out, rows, about, time.monotonic() - start)

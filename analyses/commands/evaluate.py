@@ -2,8 +2,6 @@
 
 import argparse
 import math
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -137,8 +135,7 @@ def evaluate(args: argparse.Namespace) -> int:
     for name in track(names, description="segmenting", console=console):
         rows += evaluate_subject(network, args.data, name, table)
     result = summary(rows, args.seed)
-    manifest = {
-        "command": "python -m analyses " + shlex.join(sys.argv[1:]),
+    manifest = provenance.stamp() | {
         "metric": {"name": "torchmetrics dice_score", "definition": DICE_DEFINITION, "options": DICE_OPTIONS},
         "regions": list(REGIONS),
         "interval": "95 % percentile bootstrap over subjects, 10000 draws",
@@ -148,10 +145,6 @@ def evaluate(args: argparse.Namespace) -> int:
         "training": network.training_record,
         "summary": result,
         "seconds": round(time.monotonic() - start, 1),
-        "versions": provenance.versions(),
-        "machine": provenance.machine(),
-        "commit": provenance.commit(),
-        "date": provenance.now(),
     }
     write_rows(args.out, rows, manifest)
     print_summary(console, result)

@@ -1,8 +1,6 @@
 """`python -m analyses fidelity`: the emulator beside Verrou and beside a twin that rounds after every multiply-add."""
 
 import argparse
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from rich.table import Table
 from analyses import provenance
 from analyses.experiments.fidelity import Config, Row, against_twin, against_verrou
 from analyses.figures.fidelity import markdown
-from analyses.results_files import write_rows
+from analyses.results_files import cells, write_rows
 from mcaprobe import kernels
 from mcaprobe.errors import InputError
 
@@ -69,15 +67,13 @@ def fidelity(args: argparse.Namespace) -> int:
             rows += against_twin(config, args.shapes, status.update)
     for row in rows:
         row["met"] = bool(row["met"] and abs(row.get("bits_difference", 0.0)) <= _bits_bound(row))
-    manifest = {
-        "command": "python -m analyses " + shlex.join(sys.argv[1:]), "mode": "emulated", "routes": args.route,
-        "threads": 1, "kernels": kernels.about(),
-        "samples": args.samples, "seed": args.seed, "bootstrap": config.bootstrap,
+    manifest = provenance.stamp() | {
+        "mode": "emulated", "routes": args.route, "threads": 1, "kernels": kernels.about(), "samples": args.samples,
+        "seed": args.seed, "bootstrap": config.bootstrap,
         "verrou": "2.7.0, 20 samples a mode, one thread, AVX2 kernels",
-        "seconds": round(time.monotonic() - start, 1), "versions": provenance.versions(),
-        "machine": provenance.machine(), "commit": provenance.commit(), "date": provenance.now(),
+        "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
-    texts = [{c: _text(row.get(c)) for c in COLUMNS} for row in rows]
+    texts = [cells(row, COLUMNS) for row in rows]
     write_rows(args.out, texts, manifest)
     print_rows(console, rows)
     for route in args.route:
@@ -142,7 +138,3 @@ def _cells(r: Row) -> list[str]:
         "",
         ok,
     ]
-
-
-def _text(value: object) -> object:
-    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else value

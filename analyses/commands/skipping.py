@@ -1,8 +1,6 @@
 """`python -m analyses skipping`: what converted networks skip on real slices, and what the wall clock gains."""
 
 import argparse
-import shlex
-import sys
 import time
 from pathlib import Path
 
@@ -11,11 +9,11 @@ from rich.console import Console
 from analyses import provenance
 from analyses.benchmarks.config import cores
 from analyses.benchmarks.networks import DATA, subjects
-from analyses.benchmarks.record import load_average
+from analyses.benchmarks.record import stamp
 from analyses.benchmarks.speed_up import Setting
 from analyses.experiments.skipping import COLUMNS, TOTAL, run
 from analyses.figures.skipping import markdown
-from analyses.results_files import page, write_rows, write_text
+from analyses.results_files import cells, page, write_rows, write_text
 from mcaprobe.errors import InputError
 
 RESULT = provenance.ROOT / "analyses" / "results" / "skipping.csv"
@@ -47,11 +45,12 @@ def skipping(args: argparse.Namespace) -> int:
     counts = tuple(dict.fromkeys(args.threads or (1, cores())))
     if not all(1 <= count <= cores() for count in counts):
         raise InputError(f"Expected --threads between 1 and the {cores()} cores of this machine, got {args.threads}.")
-    console, start, about = Console(), time.monotonic(), _stamp(args.repetitions)
+    console, start = Console(), time.monotonic()
+    about = stamp(args.repetitions) | {"about": ABOUT, "note": OCT}
     setting = Setting(args.repetitions, counts, seconds=0.0)
     with console.status("") as status:
         rows = run(subjects(args.data), setting, progress=status.update)
-    texts = [{name: _text(row.get(name)) for name in COLUMNS} for row in rows]
+    texts = [cells(row, COLUMNS) for row in rows]
     write_rows(args.out, texts, about | {"seconds": round(time.monotonic() - start, 1)})
     title = "What converted networks skip, and what the wall clock gains"
     write_text(args.out.with_suffix(".md"), page(title, args.out.name, markdown(texts)))
@@ -59,18 +58,3 @@ def skipping(args: argparse.Namespace) -> int:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{args.out}: {len(texts)} rows, {sum(row['layer'] == TOTAL for row in texts)} of whole networks")
     return 0
-
-
-def _stamp(repetitions: int) -> dict[str, object]:
-    return {
-        "about": ABOUT, "note": OCT, "command": "python -m analyses " + shlex.join(sys.argv[1:]),
-        "date": provenance.now(), "commit": provenance.commit(), "machine": provenance.machine(), "cores": cores(),
-        "versions": provenance.versions(), "repetitions": repetitions,
-        "load_before": [round(value, 2) for value in load_average()],
-    }  # fmt: skip
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,8 +1,6 @@
 """`python -m analyses unseen`: the demo's campaign on inputs that its network never saw."""
 
 import argparse
-import shlex
-import sys
 import time
 from pathlib import Path
 
@@ -39,19 +37,16 @@ def unseen(args: argparse.Namespace) -> int:
     config = Config(inputs_in(args.data), args.runs, args.samples, args.seed)
     with console.status("") as status:
         rows = run(config, status.update)
-    machine = provenance.machine()
-    manifest = {
-        "command": "python -m analyses " + shlex.join(sys.argv[1:]),
+    manifest = provenance.stamp() | {
         "mode": f"{config.mode}, emulated, route {config.route}",
         "inputs": [{"name": i.name, "licence": i.licence} for i in config.inputs], "samples": args.samples,
-        "seed": args.seed, "seconds": round(time.monotonic() - start, 1), "versions": provenance.versions(),
-        "machine": machine, "commit": provenance.commit(), "date": provenance.now(),
+        "seed": args.seed, "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
     write_rows(args.out, rows, manifest)
     footer = (
         f"n = {args.samples}, mode {config.mode} (emulated, route {config.route}), seed {args.seed}; "
         f"{rows[0]['estimator']}; "
-        f"one axial slice each; torch {manifest['versions']['torch']}, {machine['processor']}"
+        f"one axial slice each; torch {manifest['versions']['torch']}, {manifest['machine']['processor']}"
     )
     figure = draw(rows, footer)
     figure.savefig(args.out.with_suffix(".png"), dpi=130)
