@@ -10,10 +10,11 @@ from rich.table import Table
 
 from analyses import provenance
 from analyses.benchmarks import campaign, operators, processes
-from analyses.benchmarks.config import Config, cores
+from analyses.benchmarks.config import Config
 from analyses.benchmarks.record import earlier, keep, stamp
 from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OPERATORS, PARTS, Row, judged, unsteady
 from analyses.commands import benchmark_nan
+from analyses.commands.timing_options import add_timing, timing_of
 from analyses.figures.benchmark import markdown, number
 from mcaprobe import kernels
 from mcaprobe.errors import InputError
@@ -44,8 +45,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("what", choices=["campaign", *benchmark_nan.WHAT], help="what to measure")
-    p.add_argument("--repetitions", type=int, default=5, help="how often each call is timed (%(default)s)")
-    p.add_argument("--threads", type=int, nargs="+", help="thread counts (1 and all cores)")
+    add_timing(p, "each call")
     p.add_argument("--parts", help=f"of a campaign: among {', '.join(PARTS)} ({','.join(PARTS[:3])})")
     p.add_argument("--full-width", action="store_true", help="a campaign's part full-width too, which takes long")
     p.add_argument("--out", type=Path, help="the CSV to write (in analyses/results)")
@@ -54,12 +54,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def config_of(args: argparse.Namespace) -> Config:
     """Return what the parsed arguments ask to be measured; InputError where one makes no sense."""
-    if args.repetitions < 1:
-        raise InputError(f"Expected --repetitions of at least 1, got {args.repetitions}.")
-    threads = tuple(dict.fromkeys(args.threads or (1, cores())))
-    for count in threads:
-        if not 1 <= count <= cores():
-            raise InputError(f"Expected --threads between 1 and the {cores()} cores of this machine, got {count}.")
+    repetitions, threads = timing_of(args)
     asked = [part.strip() for part in (args.parts or ",".join(PARTS[:3])).split(",")]
     for part in asked:
         if part not in PARTS:
@@ -67,7 +62,7 @@ def config_of(args: argparse.Namespace) -> Config:
     if args.out is not None and args.out.suffix != ".csv":
         raise InputError(f"Expected --out to end in .csv, got {args.out}.")
     parts = [part for part in PARTS if part in asked or (part == FULL_WIDTH and args.full_width)]
-    return Config(parts=parts, repetitions=args.repetitions, threads=threads)
+    return Config(parts=parts, repetitions=repetitions, threads=threads)
 
 
 def benchmark(args: argparse.Namespace) -> int:

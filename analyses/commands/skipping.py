@@ -7,14 +7,13 @@ from pathlib import Path
 from rich.console import Console
 
 from analyses import provenance
-from analyses.benchmarks.config import cores
 from analyses.benchmarks.networks import DATA, subjects
 from analyses.benchmarks.record import stamp
 from analyses.benchmarks.speed_up import Setting
+from analyses.commands.timing_options import add_timing, timing_of
 from analyses.experiments.skipping import COLUMNS, TOTAL, run
 from analyses.figures.skipping import markdown
 from analyses.results_files import cells, page, write_rows, write_text
-from mcaprobe.errors import InputError
 
 RESULT = provenance.ROOT / "analyses" / "results" / "skipping.csv"
 ABOUT = (
@@ -32,22 +31,17 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the subcommand and its options."""
     p = subparsers.add_parser("skipping", help="what converted networks skip on real slices", description=__doc__)
     p.add_argument("--data", type=Path, default=DATA, help="where the data are")
-    p.add_argument("--repetitions", type=int, default=5, help="how often each network is timed (%(default)s)")
-    p.add_argument("--threads", type=int, nargs="+", help="thread counts (1 and all cores)")
+    add_timing(p, "each network")
     p.add_argument("--out", type=Path, default=RESULT, help="the CSV to write (%(default)s)")
     p.set_defaults(function=skipping)
 
 
 def skipping(args: argparse.Namespace) -> int:
     """Measure, write rows and manifest, print the table that the README shows."""
-    if args.repetitions < 1:
-        raise InputError(f"Expected --repetitions of at least 1, got {args.repetitions}.")
-    counts = tuple(dict.fromkeys(args.threads or (1, cores())))
-    if not all(1 <= count <= cores() for count in counts):
-        raise InputError(f"Expected --threads between 1 and the {cores()} cores of this machine, got {args.threads}.")
+    repetitions, threads = timing_of(args)
     console, start = Console(), time.monotonic()
-    about = stamp(args.repetitions) | {"about": ABOUT, "note": OCT}
-    setting = Setting(args.repetitions, counts, seconds=0.0)
+    about = stamp(repetitions) | {"about": ABOUT, "note": OCT}
+    setting = Setting(repetitions, threads, seconds=0.0)
     with console.status("") as status:
         rows = run(subjects(args.data), setting, progress=status.update)
     texts = [cells(row, COLUMNS) for row in rows]

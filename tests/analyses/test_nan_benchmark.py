@@ -166,6 +166,11 @@ def test_skipping_counts_layers_labels_and_times(subject: Subject) -> None:
     assert len(lines) == 2 + len(totals) and "narrow, ellipse | conservative, 0.5 | 1 |" in lines[2]
 
 
+def test_skipping_refuses_what_a_benchmark_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["skipping", "--threads", "1", "0"]) == 2
+    assert "Expected --threads between 1 and the " in (said := capsys.readouterr().err) and "got 0." in said
+
+
 def test_the_networks_are_there_without_any_data(tmp_path: Path) -> None:
     found = networks.subjects(tmp_path)
     assert [s.network for s in found] == ["demo network, 24 filters", "FastSurferVINN, 71 filters, untrained"]
