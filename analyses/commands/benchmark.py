@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from analyses import provenance
 from analyses.benchmarks import campaign, operators, processes
 from analyses.benchmarks.config import Config
 from analyses.benchmarks.record import earlier, keep, stamp
@@ -16,11 +15,12 @@ from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OP
 from analyses.commands import benchmark_nan
 from analyses.commands.timing_options import add_timing, timing_of
 from analyses.figures.benchmark import markdown, number
+from analyses.paths import RESULTS
 from mcaprobe import kernels
 from mcaprobe.errors import InputError
 from mcaprobe.manifest import commit
 
-RESULT = provenance.ROOT / "analyses" / "results" / "campaign_cost.csv"
+RESULT = RESULTS / "campaign_cost.csv"
 MEASURES: dict[str, Callable[[Config, Callable[[str], None]], list[Row]]] = {
     CAMPAIGN: campaign.run,
     OPERATORS: operators.run,

@@ -14,6 +14,7 @@ from analyses.benchmarks.record import stamp
 from analyses.benchmarks.speed_up import Row, Setting
 from analyses.benchmarks.timing import UNSTEADY
 from analyses.figures.nan_benchmark import draw_growth, markdown
+from analyses.paths import RESULTS
 from analyses.results_files import cells, page, write_rows, write_text
 from nanops import kernels
 
@@ -37,7 +38,7 @@ ABOUT = (
 def report(what: str, repetitions: int, threads: tuple[int, ...], out: Path | None) -> int:
     """Measure, write the rows, print the table; return 1 where a speed-up is below its bound, else 0."""
     console, start = Console(), time.monotonic()
-    path = out or provenance.ROOT / "analyses" / "results" / f"{what}.csv"
+    path = out or RESULTS / f"{what}.csv"
     setting = Setting(repetitions=repetitions, threads=threads)
     # Before the measurement: of the code that is measured, whatever is committed meanwhile.
     about = stamp(repetitions) | {"about": ABOUT, "kernels": _kernels(), "seed": setting.seed}

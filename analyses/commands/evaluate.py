@@ -17,14 +17,14 @@ from analyses import provenance
 from analyses.labels import REGIONS, TABLE, regions, tissue_table, tissues
 from analyses.metrics import DICE_DEFINITION, DICE_OPTIONS, bootstrap_interval, dice_of_classes
 from analyses.models.demo import WEIGHTS, build_model
+from analyses.paths import DATA, RESULTS
 from analyses.results_files import write_rows
 from analyses.training.template import CLASSES
 from analyses.volumes import load_head, segment
 from mcaprobe.errors import InputError
 from mcaprobe.volumes import read_volume
 
-DATA = provenance.ROOT.parent / "shared" / "data" / "malc"
-RESULT = provenance.ROOT / "analyses" / "results" / "tissue_dice.csv"
+RESULT = RESULTS / "tissue_dice.csv"
 Row = dict[str, object]
 
 DESCRIPTION = """\
@@ -43,7 +43,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     p.add_argument("what", choices=["tissue"], help="what to evaluate: the tissue segmentation of the demo")
     p.add_argument(
-        "--data", type=Path, default=DATA, help="folder with ID_SS.nii.gz, ID_glm.nii.gz and the label table"
+        "--data", type=Path, default=DATA / "malc", help="folder with ID_SS.nii.gz, ID_glm.nii.gz and the label table"
     )
     p.add_argument("--weights", type=Path, default=WEIGHTS, help="the checkpoint (%(default)s)")
     p.add_argument("--subjects", nargs="+", help="only these (all)")

@@ -12,12 +12,12 @@ from rich.table import Table
 from analyses import provenance
 from analyses.experiments.fidelity import Config, Row, against_twin, against_verrou
 from analyses.figures.fidelity import markdown
+from analyses.paths import DATA, RESULTS
 from analyses.results_files import cells, write_rows
 from mcaprobe import kernels
 from mcaprobe.errors import InputError
 
-DATA = provenance.ROOT.parent / "shared" / "data" / "verrou"
-RESULT = provenance.ROOT / "analyses" / "results" / "fidelity.csv"
+RESULT = RESULTS / "fidelity.csv"
 ROUTES = ("exact", "model")
 COLUMNS = (
     "route", "comparison", "operator", "output", "mode", "n", "reference_n", "judged", "met", "elements", "rms_ratio",
@@ -40,7 +40,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--data", type=Path, default=DATA, help="folder of Verrou's measurements (%(default)s)")
+    p.add_argument("--data", type=Path, default=DATA / "verrou", help="folder of Verrou's measurements (%(default)s)")
     p.add_argument("--route", nargs="+", choices=ROUTES, default=list(ROUTES), help="routes to run (both)")
     p.add_argument("--samples", type=int, default=200, help="samples of the emulator (%(default)s)")
     p.add_argument("--shapes", type=int, default=30, help="random shapes against the twin (%(default)s)")

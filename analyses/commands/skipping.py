@@ -6,16 +6,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analyses import provenance
-from analyses.benchmarks.networks import DATA, subjects
+from analyses.benchmarks.networks import subjects
 from analyses.benchmarks.record import stamp
 from analyses.benchmarks.speed_up import Setting
 from analyses.commands.timing_options import add_timing, timing_of
 from analyses.experiments.skipping import COLUMNS, TOTAL, run
 from analyses.figures.skipping import markdown
+from analyses.paths import DATA, RESULTS
 from analyses.results_files import cells, page, write_rows, write_text
 
-RESULT = provenance.ROOT / "analyses" / "results" / "skipping.csv"
+RESULT = RESULTS / "skipping.csv"
 ABOUT = (
     "rows: a layer, or the network in total; skipped: windows of NaN; filled: windows of background that got a known "
     "output; window_share, mac_share: skipped, of windows and of multiply-accumulates; mean_over_layers: the paper's "

@@ -12,19 +12,20 @@ import mcaprobe
 from analyses import provenance
 from analyses.experiments.unseen import Config, folder, inputs_in, run
 from analyses.figures.unseen import draw
+from analyses.paths import DATA, RESULTS, ROOT
 from analyses.results_files import write_rows
 
 PICTURES = ("MNI", "BSD")  # licences that let a picture of the image be published
-RESULT = provenance.ROOT / "analyses" / "results" / "unseen.csv"
+RESULT = RESULTS / "unseen.csv"
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand and its options."""
     p = subparsers.add_parser("unseen", help="the demo's campaign on inputs its network never saw", description=__doc__)
-    p.add_argument("--data", type=Path, default=provenance.ROOT.parent / "shared" / "data", help="where the images are")
+    p.add_argument("--data", type=Path, default=DATA, help="where the images are")
     p.add_argument("--samples", type=int, default=10, help="perturbed runs for each input (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")
-    p.add_argument("--runs", type=Path, default=provenance.ROOT / "runs" / "unseen", help="run directories")
+    p.add_argument("--runs", type=Path, default=ROOT / "runs" / "unseen", help="run directories")
     p.add_argument("--out", type=Path, default=RESULT, help="the CSV to write; the figure lies beside it")
     p.set_defaults(function=unseen)
 
