@@ -13,6 +13,7 @@ from analyses.benchmarks.config import Config
 from analyses.benchmarks.record import earlier, keep, stamp
 from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OPERATORS, PARTS, Row, judged, unsteady
 from analyses.commands import benchmark_nan
+from analyses.commands.printing import print_lines, wide_console
 from analyses.commands.timing_options import add_timing, timing_of
 from analyses.figures.benchmark import markdown, number
 from analyses.paths import RESULTS
@@ -77,17 +78,14 @@ def benchmark(args: argparse.Namespace) -> int:
 
 def report(config: Config, out: Path) -> int:
     """Measure what `config` says, keep it in `out`, print it; return the exit code."""
-    console, start = Console(), time.monotonic()
-    if not console.is_terminal:
-        console = Console(width=170)
+    console, start = wide_console(170), time.monotonic()
     earlier(out)  # a file that is none of ours is refused before hours of measuring
     about = stamp(config.repetitions) | {"commit_mcaprobe": commit(), "kernels": kernels.about(), "seed": config.seed}
     with console.status("") as status:
         rows = [judged(row) for part in config.parts for row in MEASURES[part](config, status.update)]
     texts = keep(out, rows, about, time.monotonic() - start)
     print_rows(console, texts)
-    for line in markdown(texts):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, markdown(texts))
     missed = [row for row in rows if row.get("met") is False]
     console.print(f"{out}: {len(texts)} rows, {sum('met' in row for row in rows)} judged, {len(missed)} missed")
     for row in unsteady(rows):

@@ -13,6 +13,7 @@ from analyses.benchmarks.nan_conv import COLUMNS, GROWTH
 from analyses.benchmarks.record import stamp
 from analyses.benchmarks.speed_up import Row, Setting
 from analyses.benchmarks.timing import UNSTEADY
+from analyses.commands.printing import print_lines
 from analyses.figures.nan_benchmark import draw_growth, markdown
 from analyses.paths import RESULTS
 from analyses.results_files import cells, page, write_rows, write_text
@@ -51,8 +52,7 @@ def report(what: str, repetitions: int, threads: tuple[int, ...], out: Path | No
         figure.savefig(path.with_suffix(".png"), dpi=130)
         plt.close(figure)
     write_text(path.with_suffix(".md"), page(TITLES[what], path.name, markdown(rows)))
-    for line in markdown(rows):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, markdown(rows))
     judged = [row for row in found if row.get("met") is not None]
     missed = [row for row in judged if not row["met"]]
     console.print(f"{path}: {len(rows)} rows, {len(judged)} judged, {len(missed)} missed")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analyses import provenance
+from analyses.commands.printing import print_lines, wide_console
 from analyses.experiments.fidelity import Config, Row, against_twin, against_verrou
 from analyses.figures.fidelity import markdown
 from analyses.paths import DATA, RESULTS
@@ -55,9 +56,7 @@ def fidelity(args: argparse.Namespace) -> int:
         raise InputError(
             f"Expected --samples of at least 2 and --shapes of 0 or more, got {args.samples}, {args.shapes}."
         )
-    console, start = Console(), time.monotonic()
-    if not console.is_terminal:
-        console = Console(width=150)
+    console, start = wide_console(150), time.monotonic()
     torch.set_num_threads(1)
     rows: list[Row] = []
     with console.status("") as status:
@@ -77,8 +76,7 @@ def fidelity(args: argparse.Namespace) -> int:
     write_rows(args.out, texts, manifest)
     print_rows(console, rows)
     for route in args.route:
-        for line in markdown(texts, route):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, markdown(texts, route))
     missed = [row for row in rows if row["judged"] and not row["met"]]
     console.print(
         f"{args.out}: {len(rows)} rows, {sum(r['judged'] for r in rows)} judged, {len(missed)} missed"

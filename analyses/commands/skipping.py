@@ -9,6 +9,7 @@ from rich.console import Console
 from analyses.benchmarks.networks import subjects
 from analyses.benchmarks.record import stamp
 from analyses.benchmarks.speed_up import Setting
+from analyses.commands.printing import print_lines
 from analyses.commands.timing_options import add_timing, timing_of
 from analyses.experiments.skipping import COLUMNS, TOTAL, run
 from analyses.figures.skipping import markdown
@@ -48,7 +49,6 @@ def skipping(args: argparse.Namespace) -> int:
     write_rows(args.out, texts, about | {"seconds": round(time.monotonic() - start, 1)})
     title = "What converted networks skip, and what the wall clock gains"
     write_text(args.out.with_suffix(".md"), page(title, args.out.name, markdown(texts)))
-    for line in markdown(texts):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, markdown(texts))
     console.print(f"{args.out}: {len(texts)} rows, {sum(row['layer'] == TOTAL for row in texts)} of whole networks")
     return 0

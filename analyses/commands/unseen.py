@@ -10,6 +10,7 @@ from rich.table import Table
 
 import mcaprobe
 from analyses import provenance
+from analyses.commands.printing import wide_console
 from analyses.experiments.unseen import Config, folder, inputs_in, run
 from analyses.figures.unseen import draw
 from analyses.paths import DATA, RESULTS, ROOT
@@ -32,9 +33,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def unseen(args: argparse.Namespace) -> int:
     """Run the campaigns, write rows, manifest and figure, print what the README states."""
-    console, start = Console(), time.monotonic()
-    if not console.is_terminal:
-        console = Console(width=150)
+    console, start = wide_console(150), time.monotonic()
     config = Config(inputs_in(args.data), args.runs, args.samples, args.seed)
     with console.status("") as status:
         rows = run(config, status.update)
