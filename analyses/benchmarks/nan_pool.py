@@ -9,8 +9,8 @@ from torch import Tensor
 
 from analyses.benchmarks.nan_cases import Case, with_nan
 from analyses.benchmarks.nan_conv import LAST
-from analyses.benchmarks.operators import threads
 from analyses.benchmarks.speed_up import Row, Setting, by_turns, compared
+from analyses.benchmarks.timing import threads
 from nanops import functional
 
 POOL = {2: torch.nn.functional.max_pool2d, 3: torch.nn.functional.max_pool3d}

@@ -7,8 +7,8 @@ import torch
 
 import nanops
 from analyses.benchmarks.networks import Method, Subject
-from analyses.benchmarks.operators import threads
 from analyses.benchmarks.speed_up import Row, Setting, by_turns, compared
+from analyses.benchmarks.timing import threads
 
 # Of a network's row (layer "total"): mean_over_layers is the paper's figure, mac_share that of its work. speed_up:
 # stock's median in its faster memory format over ours in channels last.
