@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from analyses.paths import ROOT
+from mcaprobe.manifest import processor
 
 PACKAGES = ("torch", "numpy", "scipy", "nibabel", "nilearn", "safetensors", "torchmetrics")
 
@@ -39,14 +40,9 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, str | int]:
     """Return the processor, the number of its cores that we may use, and the vector instructions torch uses."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].split(":", 1)[1].strip() if lines else model
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": model,
+        "processor": processor(),
         "cores": os.cpu_count() or 1,
         "vector": torch.backends.cpu.get_cpu_capability(),
     }
