@@ -3,15 +3,28 @@
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+from analyses.paths import ROOT
+from mcaprobe.manifest import processor
+
 PACKAGES = ("torch", "numpy", "scipy", "nibabel", "nilearn", "safetensors", "torchmetrics")
+
+
+def stamp() -> dict[str, Any]:
+    """Return where, when and with what the running command makes a result: what each manifest says of it."""
+    return {
+        "command": "python -m analyses " + shlex.join(sys.argv[1:]), "date": now(), "commit": commit(),
+        "machine": machine(), "versions": versions(),
+    }  # fmt: skip
 
 
 def versions() -> dict[str, str]:
@@ -27,14 +40,9 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, str | int]:
     """Return the processor, the number of its cores that we may use, and the vector instructions torch uses."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].split(":", 1)[1].strip() if lines else model
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": model,
+        "processor": processor(),
         "cores": os.cpu_count() or 1,
         "vector": torch.backends.cpu.get_cpu_capability(),
     }

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -20,6 +20,17 @@ def page(title: str, rows: str, lines: Sequence[str]) -> str:
     """Return a page of tables, drawn from the rows of the CSV beside it."""
     source = f"Drawn from [{rows}]({rows}); its .json says what, when, where and how."
     return "\n".join([f"# {title}", "", source, "", *lines, ""])
+
+
+def cells(row: Mapping[str, object], columns: Iterable[str]) -> dict[str, str]:
+    """Return a row as a CSV has it: all its columns, six significant digits, nothing for None."""
+    return {column: _text(row.get(column)) for column in columns}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], manifest: Mapping[str, object]) -> None:

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from nanops.errors import InputError, nearest
+from nanops.errors import InputError, expect_choice, expect_threshold
 
 FILLS = ("mean", "max_normal")
 _NEVER = 1 << 62
@@ -34,11 +34,8 @@ class Rule:
     uniform: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise InputError(f"Expected a threshold in (0, 1], got {self.threshold}.")
-        if self.fill not in FILLS:
-            hint = nearest(self.fill, FILLS)
-            raise InputError(f"Expected fill to be one of {', '.join(FILLS)}, got {self.fill!r}{hint}")
+        expect_threshold(self.threshold)
+        expect_choice("fill", self.fill, FILLS)
         if not 0 <= self.sigma < float("inf"):
             raise InputError(f"Expected a sigma of 0 or more, got {self.sigma}.")
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import mcaprobe
 from analyses.benchmarks.config import Config
-from analyses.benchmarks.operators import MEMORY_FORMATS, threads
+from analyses.benchmarks.operators import MEMORY_FORMATS
 from analyses.benchmarks.rows import CAMPAIGN, FORMATS, ONE_LAYER, PASS, STOCK, VARIANTS, WHOLE, Row, ratios, timed
-from analyses.benchmarks.timing import Call, interleave
+from analyses.benchmarks.timing import Call, interleave, threads
 from mcaprobe.campaign import Campaign
 from mcaprobe.loading import Input, Model, load_input, load_model
 from mcaprobe.observer import Observer

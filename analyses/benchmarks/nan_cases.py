@@ -44,10 +44,10 @@ class Case:
 def _clustered(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Return whole pixels in blobs, as empty background is: the lowest of a smoothed random field."""
     width = {2: 21, 3: 11}[x.ndim - 2]
-    field_ = torch.randn((x.shape[0], 1, *x.shape[2:]), generator=generator)
+    noise = torch.randn((x.shape[0], 1, *x.shape[2:]), generator=generator)
     for _ in range(3):
-        field_ = SMOOTH[x.ndim - 2](field_, width, 1, width // 2)  # type: ignore[operator]
-    return (field_ < field_.flatten().quantile(share)).expand_as(x)
+        noise = SMOOTH[x.ndim - 2](noise, width, 1, width // 2)  # type: ignore[operator]
+    return (noise < noise.flatten().quantile(share)).expand_as(x)
 
 
 def _elements(x: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,7 @@
 """How fast is the NaN convolution beside torch's own, both timed by turns in the same run?"""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,10 @@ from torch import Tensor
 import nanops
 from analyses.benchmarks.nan_cases import CASE_PATTERNS, CASES, GROWING, GROWING_PATTERNS, Case, with_nan
 from analyses.benchmarks.networks import Method, Subject, convolutional
-from analyses.benchmarks.operators import threads
-from analyses.benchmarks.timing import Times, calls_within, interleave, spread
+from analyses.benchmarks.speed_up import Row, Setting, by_turns, compared, judged
+from analyses.benchmarks.timing import threads
 from nanops import functional, ledger
 
-Row = dict[str, Any]
 CONV = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
 NAN_CONV = {1: functional.nan_conv1d, 2: functional.nan_conv2d, 3: functional.nan_conv3d}
 LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -29,20 +28,6 @@ COLUMNS = (
     "stock_low_ms", "stock_high_ms", "ms", "low_ms", "high_ms", "speed_up", "speed_up_low", "speed_up_high",
     "speed_up_fastest", "ideal", "least", "met",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """How often, on how many threads, how long at a time.
-
-    Args:
-        seconds: How long a call is repeated at a time, so that short ones can be timed.
-    """
-
-    repetitions: int = 9
-    threads: tuple[int, ...] = (1, 2)
-    seconds: float = 0.03
-    seed: int = 0
 
 
 def run(setting: Setting, progress: Callable[[str], None] = lambda _: None) -> list[Row]:
@@ -75,9 +60,8 @@ def network(
             with threads(count):
                 here = [_layer(name, module, x, setting, progress) for name, (module, x) in inputs.items()]
             stock, ours = (sum(row[name] for row in here) for name in ("stock_ms", "ms"))
-            total = {"subject": TOTAL, "repetitions": setting.repetitions, "stock_ms": stock, "ms": ours,
-                     "speed_up": stock / ours, "least": LEAST_OF_A_NETWORK,
-                     "met": bool(stock / ours >= LEAST_OF_A_NETWORK)}  # fmt: skip
+            total = {"subject": TOTAL, "repetitions": setting.repetitions, "stock_ms": stock, "ms": ours}
+            total |= judged(stock / ours, LEAST_OF_A_NETWORK)
             part = f"{subject.network}, {subject.input}"
             pattern = f"{method.pooling}, {method.threshold:g}" if method.pooling else "none"
             rows += [{"part": part, "pattern": pattern, "threads": count} | row for row in (*here, total)]
@@ -101,9 +85,7 @@ def convolution_inputs(subject: Subject, method: Method) -> dict[str, tuple[torc
     return found
 
 
-def _layer(
-    name: str, module: torch.nn.Conv2d, x: Tensor, setting: Setting, progress: Callable[[str], None]
-) -> Row:
+def _layer(name: str, module: torch.nn.Conv2d, x: Tensor, setting: Setting, progress: Callable[[str], None]) -> Row:
     clean = x.nan_to_num(nan=0.0)
     weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
     options: dict[str, Any] = {
@@ -113,10 +95,9 @@ def _layer(
         "channels_last": partial(CONV[2], clean, weight.contiguous(memory_format=torch.channels_last), bias, **options),
         "contiguous": partial(CONV[2], clean.contiguous(), weight.contiguous(), bias, **options),
     }
-    ours = {"ours": partial(functional.nan_conv2d, x, weight, bias, **options)}
-    found = by_turns(stock, ours, setting, lambda text: progress(f"{name}, {text}"))
-    fastest = min(stock, key=lambda key: found[key].median)
-    return {"subject": name} | compared(found["ours"], found[fastest], fastest, ours["ours"], None)
+    ours = partial(functional.nan_conv2d, x, weight, bias, **options)
+    theirs, found = by_turns(stock, {"ours": ours}, setting, lambda text: progress(f"{name}, {text}"))
+    return {"subject": name} | compared(found["ours"], theirs) | work(ours)
 
 
 def time_case(
@@ -135,49 +116,22 @@ def time_case(
                          weight.contiguous(memory_format=last), bias, padding=case.kernel // 2, groups=case.groups)
         for pattern in patterns
     }  # fmt: skip
-    found = by_turns(stock, ours, setting, lambda text: progress(f"{case.name}, {text}"))
-    fastest = min(stock, key=lambda name: found[name].median)
+    theirs, found = by_turns(stock, ours, setting, lambda text: progress(f"{case.name}, {text}"))
     return [
-        {"pattern": pattern} | compared(found[pattern], found[fastest], fastest, ours[pattern], case.least.get(pattern))
-        for pattern in ours
+        {"pattern": pattern} | compared(found[pattern], theirs, case.least.get(pattern)) | work(call)
+        for pattern, call in ours.items()
     ]
 
 
-def by_turns(
-    stock: Mapping[str, Callable[[], Any]], ours: Mapping[str, Callable[[], Any]], setting: Setting,
-    progress: Callable[[str], None],
-) -> dict[str, Times]:  # fmt: skip
-    """Return the times of one call of each, stock timed before, between and after the others."""
-    calls = {**stock, **ours}
-    counts = {name: calls_within(call, setting.seconds) for name, call in calls.items()}
-    blocks = {name: partial(_repeat, calls[name], counts[name]) for name in calls}
-    found = interleave(
-        {name: blocks[name] for name in stock}, [{name: blocks[name]} for name in ours], setting.repetitions, progress
-    )
-    return {name: Times(tuple(tuple(s / counts[name] for s in turn) for turn in t.turns)) for name, t in found.items()}
-
-
-def _repeat(call: Callable[[], Any], count: int) -> None:
-    for _ in range(count):
-        call()
-
-
-def compared(ours: Times, stock: Times, stock_format: str, call: Callable[[], Any], least: float | None) -> Row:
-    """Return the cells of a comparison; the skipped share is what the operator itself reports."""
+def work(call: Callable[[], Any]) -> Row:
+    """Return the cells of a row that say what a call skips and executes, as the operator itself reports it."""
     with ledger.listen() as calls:
         call()
     windows = sum(c.windows * len(c.skipped) for c in calls)
     skipped = sum(int(c.skipped.sum()) for c in calls) / windows
     executed = sum(int(c.executed.sum()) for c in calls)
     dense = sum(c.windows * c.macs * len(c.skipped) for c in calls)
-    speed_up = stock.median / ours.median
-    low, high = spread([speed_up, *(1 / r for r in ours.ratios(stock))])
     return {
-        "repetitions": len(ours.turns), "skipped": skipped, "executed": executed / dense,
-        "route": "+".join(sorted({c.route for c in calls})), "stock_format": stock_format,
-        "stock_ms": 1e3 * stock.median, "stock_low_ms": 1e3 * min(stock.all), "stock_high_ms": 1e3 * max(stock.all),
-        "ms": 1e3 * ours.median, "low_ms": 1e3 * min(ours.all), "high_ms": 1e3 * max(ours.all),
-        "speed_up": speed_up, "speed_up_low": low, "speed_up_high": high,
-        "speed_up_fastest": min(stock.all) / min(ours.all), "ideal": 1 / (1 - skipped) if skipped < 1 else float("inf"),
-        "least": least, "met": None if least is None else bool(speed_up >= least),
+        "skipped": skipped, "executed": executed / dense, "route": "+".join(sorted({c.route for c in calls})),
+        "ideal": 1 / (1 - skipped) if skipped < 1 else float("inf"),
     }  # fmt: skip

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from analyses.benchmarks.nan_cases import Case, with_nan
-from analyses.benchmarks.nan_conv import LAST, Row, Setting, by_turns
-from analyses.benchmarks.operators import threads
-from analyses.benchmarks.timing import Times, spread
+from analyses.benchmarks.nan_conv import LAST
+from analyses.benchmarks.speed_up import Row, Setting, by_turns, compared
+from analyses.benchmarks.timing import threads
 from nanops import functional
 
 POOL = {2: torch.nn.functional.max_pool2d, 3: torch.nn.functional.max_pool3d}
@@ -57,10 +57,10 @@ def _rows(case: Case, name: str, setting: Setting, progress: Callable[[str], Non
     for pattern, x in images.items():
         ours[f"{PAIR}: {pattern}"] = partial(_our_pair, x)
         ours[f"{AGGRESSIVE}: {pattern}"] = partial(pool, x, 2)
-    found = by_turns(stock, ours, setting, lambda text: progress(f"{case.name}, {name}, {text}"))
+    theirs, found = by_turns(stock, ours, setting, lambda text: progress(f"{case.name}, {name}, {text}"))
     return [
-        {"part": what, "subject": f"{case.name}, {name}", "pattern": pattern, "stock_format": name, "route": "compiled"}
-        | _compared(found[f"{what}: {pattern}"], found[what], LEAST[what])
+        {"part": what, "subject": f"{case.name}, {name}", "pattern": pattern, "route": "compiled"}
+        | compared(found[f"{what}: {pattern}"], {name: theirs[what]}, LEAST[what])
         for what in (PAIR, AGGRESSIVE)
         for pattern in PATTERNS
     ]
@@ -77,14 +77,3 @@ def _our_pair(x: Tensor) -> Tensor:
     values, ties = getattr(functional, f"multi_max_pool{dims}d")(x, 2)
     unpooled: Tensor = getattr(functional, f"conservative_max_unpool{dims}d")(values, ties, 2)
     return unpooled
-
-
-def _compared(ours: Times, stock: Times, least: float) -> Row:
-    speed_up = stock.median / ours.median
-    low, high = spread([speed_up, *(1 / r for r in ours.ratios(stock))])
-    return {
-        "repetitions": len(ours.turns), "stock_ms": 1e3 * stock.median, "stock_low_ms": 1e3 * min(stock.all),
-        "stock_high_ms": 1e3 * max(stock.all), "ms": 1e3 * ours.median, "low_ms": 1e3 * min(ours.all),
-        "high_ms": 1e3 * max(ours.all), "speed_up": speed_up, "speed_up_low": low, "speed_up_high": high,
-        "speed_up_fastest": min(stock.all) / min(ours.all), "least": least, "met": bool(speed_up >= least),
-    }  # fmt: skip

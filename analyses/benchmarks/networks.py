@@ -6,16 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from analyses import provenance
 from analyses.benchmarks.processes import full_width
 from analyses.experiments.unseen import inputs_in
 from analyses.models.demo import INPUT_OPTIONS, build_model
 from analyses.models.fondue import FONDUE
 from analyses.models.nnunet import PlainUNet
 from analyses.models.relaynet import load_relaynet
+from analyses.paths import DATA
 from mcaprobe.loading import load_input
-
-DATA = provenance.ROOT.parent / "shared" / "data"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """What does one perturbed operator cost against stock torch, on one thread?"""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,21 +10,10 @@ from torch import Tensor
 from analyses.benchmarks.cases import Operator
 from analyses.benchmarks.config import Config
 from analyses.benchmarks.rows import FORMATS, OPERATORS, PERTURBED, STOCK, VARIANTS, Row, ratios, timed
-from analyses.benchmarks.timing import Call, Times, calls_within, interleave
+from analyses.benchmarks.timing import Call, calls_within, interleave, threads
 from mcaprobe.emulator import perturb
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def run(config: Config, progress: Callable[[str], None] = lambda _: None) -> list[Row]:
@@ -47,7 +35,7 @@ def _operator_rows(operator: Operator, config: Config, progress: Callable[[str],
         config.repetitions,
         lambda message: progress(f"{operator.name}, {message}"),
     )
-    each = {name: _over(times, counts[name]) for name, times in found.items()}
+    each = {name: times.over(counts[name]) for name, times in found.items()}
     stock = {name: each[_label(STOCK, name)] for name in formats}
     fastest = min(stock, key=lambda name: stock[name].median)
     row: Row = {"part": OPERATORS, "subject": operator.name, "threads": 1, "samples": 1}
@@ -61,10 +49,6 @@ def _operator_rows(operator: Operator, config: Config, progress: Callable[[str],
 
 def _label(first: str, second: str) -> str:
     return f"{first} {second}"
-
-
-def _over(times: Times, count: int) -> Times:
-    return Times(tuple(tuple(seconds / count for seconds in turn) for turn in times.turns))
 
 
 def _laid_out(operands: list[Tensor], name: str) -> list[Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import mcaprobe
-from analyses.provenance import ROOT
+from analyses.paths import ROOT
 from mcaprobe.errors import RunFailure
 from mcaprobe.loading import load_input, load_model
 from mcaprobe.memory import peak_memory

@@ -3,19 +3,15 @@
 import csv
 import json
 import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from analyses import provenance
-from analyses.benchmarks.config import Config, cores
-from analyses.benchmarks.rows import ELSEWHERE, Row, elsewhere, key, merged, text
-from analyses.results_files import write_rows
-from mcaprobe import kernels
+from analyses.benchmarks.config import cores
+from analyses.benchmarks.rows import COLUMNS, ELSEWHERE, Row, elsewhere, key, merged
+from analyses.results_files import cells, write_rows
 from mcaprobe.errors import InputError
-from mcaprobe.manifest import commit
 
 ABOUT = (
     "rows: median, low and high of the times of all repetitions, in the row's unit; ratio: median over the median of "
@@ -25,19 +21,10 @@ ABOUT = (
 )
 
 
-def stamp(config: Config, load: tuple[float, float, float]) -> dict[str, Any]:
-    """Return where, when and with what something is measured; `load` is the machine's load average before it."""
-    return {
-        "command": "python -m analyses " + shlex.join(sys.argv[1:]), "date": provenance.now(),
-        "commit": provenance.commit(), "commit_mcaprobe": commit(), "machine": provenance.machine(), "cores": cores(),
-        "kernels": kernels.about(), "versions": provenance.versions(), "repetitions": config.repetitions,
-        "seed": config.seed, "load_before": [round(value, 2) for value in load],
-    }  # fmt: skip
-
-
-def load_average() -> tuple[float, float, float]:
-    """Return the load average of the last 1, 5 and 15 minutes."""
-    return os.getloadavg()
+def stamp(repetitions: int) -> dict[str, Any]:
+    """Return where, when and with what something is about to be timed, and the machine's load average before it."""
+    load = [round(value, 2) for value in os.getloadavg()]
+    return provenance.stamp() | {"cores": cores(), "repetitions": repetitions, "load_before": load}
 
 
 def keep(out: Path, rows: Sequence[Row], about: dict[str, Any], seconds: float) -> list[dict[str, str]]:
@@ -47,7 +34,7 @@ def keep(out: Path, rows: Sequence[Row], about: dict[str, Any], seconds: float) 
         InputError: `out` or its manifest holds something else.
     """
     kept, measured = earlier(out)
-    texts = merged(kept, [text(row) for row in [*rows, *elsewhere()]])
+    texts = merged(kept, [cells(row, COLUMNS) for row in [*rows, *elsewhere()]])
     present = {key(row) for row in texts if row["part"] != ELSEWHERE}
     measured |= {key(row): about for row in rows}
     manifest = {"about": ABOUT, "command": about["command"], "date": about["date"], "seconds": round(seconds, 1),
@@ -62,7 +49,7 @@ def earlier(out: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
         return [], {}
     try:
         with out.open(newline="") as file:
-            rows = [text(row) for row in csv.DictReader(file)]
+            rows = [cells(row, COLUMNS) for row in csv.DictReader(file)]
         measured = json.loads(out.with_suffix(".json").read_text())["measured"]
         missing = {key(row) for row in rows if row["part"] != ELSEWHERE} - set(measured)
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, csv.Error) as error:

@@ -57,11 +57,10 @@ def judged(row: Mapping[str, Any]) -> Row:
     return {**row, "bound": bound.most, "aim": bound.aim, "met": bool(row["ratio"] <= bound.most)}
 
 
-def timed(row: Row, times: Times, calls: int = 1) -> Row:
-    """Return a row with its times, each over `calls`."""
+def timed(row: Row, times: Times) -> Row:
+    """Return a row with its times."""
     low, high = spread(times.all)
-    return {**row, "repetitions": len(times.turns), "unit": "s",
-            "median": times.median / calls, "low": low / calls, "high": high / calls}  # fmt: skip
+    return {**row, "repetitions": len(times.turns), "unit": "s", "median": times.median, "low": low, "high": high}
 
 
 def ratios(times: Times, stock: Mapping[str, Times], baseline: str) -> Row:
@@ -85,15 +84,6 @@ def elsewhere() -> list[Row]:
          "ratio": p.low if p.low == p.high else None, "ratio_low": p.low, "ratio_high": p.high}
         for p in PUBLISHED
     ]  # fmt: skip
-
-
-def text(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the row as the CSV has it: every column, six significant digits."""
-    return {column: _text(row.get(column)) for column in COLUMNS}
-
-
-def _text(value: object) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def key(row: Mapping[str, Any]) -> str:

@@ -6,10 +6,13 @@ A machine slows down and speeds up within minutes: a ratio means something where
 import gc
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+
+import torch
 
 Call = Callable[[], Any]
 UNSTEADY = 1.5  # stock's slowest over its fastest time: above it the machine did something else
@@ -30,6 +33,10 @@ class Times:
     def median(self) -> float:
         """Return the median of all times."""
         return median(self.all)
+
+    def over(self, count: int) -> "Times":
+        """Return the times of one of `count` calls that were timed together."""
+        return Times(tuple(tuple(seconds / count for seconds in turn) for turn in self.turns))
 
     def ratio(self, to: "Times") -> float:
         """Return the quotient of the two medians."""
@@ -62,6 +69,17 @@ def interleave(
         for name, times in found.items():
             turns[name].append(tuple(times))
     return {name: Times(tuple(times)) for name, times in turns.items()}
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def seconds_of(call: Call) -> float:

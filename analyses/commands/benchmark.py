@@ -8,16 +8,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from analyses import provenance
 from analyses.benchmarks import campaign, operators, processes
-from analyses.benchmarks.config import Config, cores
-from analyses.benchmarks.record import earlier, keep, load_average, stamp
+from analyses.benchmarks.config import Config
+from analyses.benchmarks.record import earlier, keep, stamp
 from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OPERATORS, PARTS, Row, judged, unsteady
 from analyses.commands import benchmark_nan
+from analyses.commands.printing import print_lines, wide_console
+from analyses.commands.timing_options import add_timing, timing_of
 from analyses.figures.benchmark import markdown, number
+from analyses.paths import RESULTS
+from mcaprobe import kernels
 from mcaprobe.errors import InputError
+from mcaprobe.manifest import commit
 
-RESULT = provenance.ROOT / "analyses" / "results" / "campaign_cost.csv"
+RESULT = RESULTS / "campaign_cost.csv"
 MEASURES: dict[str, Callable[[Config, Callable[[str], None]], list[Row]]] = {
     CAMPAIGN: campaign.run,
     OPERATORS: operators.run,
@@ -42,8 +46,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("what", choices=["campaign", *benchmark_nan.WHAT], help="what to measure")
-    p.add_argument("--repetitions", type=int, default=5, help="how often each call is timed (%(default)s)")
-    p.add_argument("--threads", type=int, nargs="+", help="thread counts (1 and all cores)")
+    add_timing(p, "each call")
     p.add_argument("--parts", help=f"of a campaign: among {', '.join(PARTS)} ({','.join(PARTS[:3])})")
     p.add_argument("--full-width", action="store_true", help="a campaign's part full-width too, which takes long")
     p.add_argument("--out", type=Path, help="the CSV to write (in analyses/results)")
@@ -52,12 +55,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def config_of(args: argparse.Namespace) -> Config:
     """Return what the parsed arguments ask to be measured; InputError where one makes no sense."""
-    if args.repetitions < 1:
-        raise InputError(f"Expected --repetitions of at least 1, got {args.repetitions}.")
-    threads = tuple(dict.fromkeys(args.threads or (1, cores())))
-    for count in threads:
-        if not 1 <= count <= cores():
-            raise InputError(f"Expected --threads between 1 and the {cores()} cores of this machine, got {count}.")
+    repetitions, threads = timing_of(args)
     asked = [part.strip() for part in (args.parts or ",".join(PARTS[:3])).split(",")]
     for part in asked:
         if part not in PARTS:
@@ -65,7 +63,7 @@ def config_of(args: argparse.Namespace) -> Config:
     if args.out is not None and args.out.suffix != ".csv":
         raise InputError(f"Expected --out to end in .csv, got {args.out}.")
     parts = [part for part in PARTS if part in asked or (part == FULL_WIDTH and args.full_width)]
-    return Config(parts=parts, repetitions=args.repetitions, threads=threads)
+    return Config(parts=parts, repetitions=repetitions, threads=threads)
 
 
 def benchmark(args: argparse.Namespace) -> int:
@@ -80,17 +78,14 @@ def benchmark(args: argparse.Namespace) -> int:
 
 def report(config: Config, out: Path) -> int:
     """Measure what `config` says, keep it in `out`, print it; return the exit code."""
-    console, start = Console(), time.monotonic()
-    if not console.is_terminal:
-        console = Console(width=170)
+    console, start = wide_console(170), time.monotonic()
     earlier(out)  # a file that is none of ours is refused before hours of measuring
-    about = stamp(config, load_average())
+    about = stamp(config.repetitions) | {"commit_mcaprobe": commit(), "kernels": kernels.about(), "seed": config.seed}
     with console.status("") as status:
         rows = [judged(row) for part in config.parts for row in MEASURES[part](config, status.update)]
     texts = keep(out, rows, about, time.monotonic() - start)
     print_rows(console, texts)
-    for line in markdown(texts):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, markdown(texts))
     missed = [row for row in rows if row.get("met") is False]
     console.print(f"{out}: {len(texts)} rows, {sum('met' in row for row in rows)} judged, {len(missed)} missed")
     for row in unsteady(rows):

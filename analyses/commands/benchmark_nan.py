@@ -1,23 +1,22 @@
 """`python -m analyses benchmark nan_conv | nan_pool`: the NaN operators beside torch's own, in one run."""
 
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 from rich.console import Console
 
 from analyses import provenance
 from analyses.benchmarks import nan_conv, nan_pool
-from analyses.benchmarks.config import cores
-from analyses.benchmarks.nan_conv import COLUMNS, GROWTH, Row, Setting
-from analyses.benchmarks.record import load_average
+from analyses.benchmarks.nan_conv import COLUMNS, GROWTH
+from analyses.benchmarks.record import stamp
+from analyses.benchmarks.speed_up import Row, Setting
 from analyses.benchmarks.timing import UNSTEADY
+from analyses.commands.printing import print_lines
 from analyses.figures.nan_benchmark import draw_growth, markdown
-from analyses.results_files import page, write_rows, write_text
+from analyses.paths import RESULTS
+from analyses.results_files import cells, page, write_rows, write_text
 from nanops import kernels
 
 MEASURES: dict[str, Callable[[Setting, Callable[[str], None]], list[Row]]] = {
@@ -40,20 +39,20 @@ ABOUT = (
 def report(what: str, repetitions: int, threads: tuple[int, ...], out: Path | None) -> int:
     """Measure, write the rows, print the table; return 1 where a speed-up is below its bound, else 0."""
     console, start = Console(), time.monotonic()
-    path = out or provenance.ROOT / "analyses" / "results" / f"{what}.csv"
+    path = out or RESULTS / f"{what}.csv"
     setting = Setting(repetitions=repetitions, threads=threads)
-    about = _stamp(setting)  # of the code that is measured, whatever is committed meanwhile
+    # Before the measurement: of the code that is measured, whatever is committed meanwhile.
+    about = stamp(repetitions) | {"about": ABOUT, "kernels": _kernels(), "seed": setting.seed}
     with console.status("") as status:
         found = MEASURES[what](setting, status.update)
-    rows = [{name: _text(row.get(name)) for name in COLUMNS} for row in found]
+    rows = [cells(row, COLUMNS) for row in found]
     write_rows(path, rows, about | {"seconds": round(time.monotonic() - start, 1)})
     if any(row["part"] == GROWTH for row in rows):
         figure = draw_growth(rows, _footer(setting))
         figure.savefig(path.with_suffix(".png"), dpi=130)
         plt.close(figure)
     write_text(path.with_suffix(".md"), page(TITLES[what], path.name, markdown(rows)))
-    for line in markdown(rows):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, markdown(rows))
     judged = [row for row in found if row.get("met") is not None]
     missed = [row for row in judged if not row["met"]]
     console.print(f"{path}: {len(rows)} rows, {len(judged)} judged, {len(missed)} missed")
@@ -80,17 +79,5 @@ def _footer(setting: Setting) -> str:
     )
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _stamp(setting: Setting) -> dict[str, Any]:
-    return {
-        "about": ABOUT, "command": "python -m analyses " + shlex.join(sys.argv[1:]), "date": provenance.now(),
-        "commit": provenance.commit(), "machine": provenance.machine(), "cores": cores(),
-        "kernels": next((name for name in kernels.names() if kernels.load(name) is not None), kernels.absence()),
-        "versions": provenance.versions(), "repetitions": setting.repetitions, "seed": setting.seed,
-        "load_before": [round(value, 2) for value in load_average()],
-    }  # fmt: skip
+def _kernels() -> str:
+    return next((name for name in kernels.names() if kernels.load(name) is not None), kernels.absence())

@@ -2,8 +2,6 @@
 
 import argparse
 import math
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,14 +17,14 @@ from analyses import provenance
 from analyses.labels import REGIONS, TABLE, regions, tissue_table, tissues
 from analyses.metrics import DICE_DEFINITION, DICE_OPTIONS, bootstrap_interval, dice_of_classes
 from analyses.models.demo import WEIGHTS, build_model
+from analyses.paths import DATA, RESULTS
 from analyses.results_files import write_rows
 from analyses.training.template import CLASSES
 from analyses.volumes import load_head, segment
 from mcaprobe.errors import InputError
 from mcaprobe.volumes import read_volume
 
-DATA = provenance.ROOT.parent / "shared" / "data" / "malc"
-RESULT = provenance.ROOT / "analyses" / "results" / "tissue_dice.csv"
+RESULT = RESULTS / "tissue_dice.csv"
 Row = dict[str, object]
 
 DESCRIPTION = """\
@@ -45,7 +43,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     p.add_argument("what", choices=["tissue"], help="what to evaluate: the tissue segmentation of the demo")
     p.add_argument(
-        "--data", type=Path, default=DATA, help="folder with ID_SS.nii.gz, ID_glm.nii.gz and the label table"
+        "--data", type=Path, default=DATA / "malc", help="folder with ID_SS.nii.gz, ID_glm.nii.gz and the label table"
     )
     p.add_argument("--weights", type=Path, default=WEIGHTS, help="the checkpoint (%(default)s)")
     p.add_argument("--subjects", nargs="+", help="only these (all)")
@@ -137,8 +135,7 @@ def evaluate(args: argparse.Namespace) -> int:
     for name in track(names, description="segmenting", console=console):
         rows += evaluate_subject(network, args.data, name, table)
     result = summary(rows, args.seed)
-    manifest = {
-        "command": "python -m analyses " + shlex.join(sys.argv[1:]),
+    manifest = provenance.stamp() | {
         "metric": {"name": "torchmetrics dice_score", "definition": DICE_DEFINITION, "options": DICE_OPTIONS},
         "regions": list(REGIONS),
         "interval": "95 % percentile bootstrap over subjects, 10000 draws",
@@ -148,10 +145,6 @@ def evaluate(args: argparse.Namespace) -> int:
         "training": network.training_record,
         "summary": result,
         "seconds": round(time.monotonic() - start, 1),
-        "versions": provenance.versions(),
-        "machine": provenance.machine(),
-        "commit": provenance.commit(),
-        "date": provenance.now(),
     }
     write_rows(args.out, rows, manifest)
     print_summary(console, result)

@@ -1,8 +1,6 @@
 """`python -m analyses fidelity`: the emulator beside Verrou and beside a twin that rounds after every multiply-add."""
 
 import argparse
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from analyses import provenance
+from analyses.commands.printing import print_lines, wide_console
 from analyses.experiments.fidelity import Config, Row, against_twin, against_verrou
 from analyses.figures.fidelity import markdown
-from analyses.results_files import write_rows
+from analyses.paths import DATA, RESULTS
+from analyses.results_files import cells, write_rows
 from mcaprobe import kernels
 from mcaprobe.errors import InputError
 
-DATA = provenance.ROOT.parent / "shared" / "data" / "verrou"
-RESULT = provenance.ROOT / "analyses" / "results" / "fidelity.csv"
+RESULT = RESULTS / "fidelity.csv"
 ROUTES = ("exact", "model")
 COLUMNS = (
     "route", "comparison", "operator", "output", "mode", "n", "reference_n", "judged", "met", "elements", "rms_ratio",
@@ -42,7 +41,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--data", type=Path, default=DATA, help="folder of Verrou's measurements (%(default)s)")
+    p.add_argument("--data", type=Path, default=DATA / "verrou", help="folder of Verrou's measurements (%(default)s)")
     p.add_argument("--route", nargs="+", choices=ROUTES, default=list(ROUTES), help="routes to run (both)")
     p.add_argument("--samples", type=int, default=200, help="samples of the emulator (%(default)s)")
     p.add_argument("--shapes", type=int, default=30, help="random shapes against the twin (%(default)s)")
@@ -57,9 +56,7 @@ def fidelity(args: argparse.Namespace) -> int:
         raise InputError(
             f"Expected --samples of at least 2 and --shapes of 0 or more, got {args.samples}, {args.shapes}."
         )
-    console, start = Console(), time.monotonic()
-    if not console.is_terminal:
-        console = Console(width=150)
+    console, start = wide_console(150), time.monotonic()
     torch.set_num_threads(1)
     rows: list[Row] = []
     with console.status("") as status:
@@ -69,20 +66,17 @@ def fidelity(args: argparse.Namespace) -> int:
             rows += against_twin(config, args.shapes, status.update)
     for row in rows:
         row["met"] = bool(row["met"] and abs(row.get("bits_difference", 0.0)) <= _bits_bound(row))
-    manifest = {
-        "command": "python -m analyses " + shlex.join(sys.argv[1:]), "mode": "emulated", "routes": args.route,
-        "threads": 1, "kernels": kernels.about(),
-        "samples": args.samples, "seed": args.seed, "bootstrap": config.bootstrap,
+    manifest = provenance.stamp() | {
+        "mode": "emulated", "routes": args.route, "threads": 1, "kernels": kernels.about(), "samples": args.samples,
+        "seed": args.seed, "bootstrap": config.bootstrap,
         "verrou": "2.7.0, 20 samples a mode, one thread, AVX2 kernels",
-        "seconds": round(time.monotonic() - start, 1), "versions": provenance.versions(),
-        "machine": provenance.machine(), "commit": provenance.commit(), "date": provenance.now(),
+        "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
-    texts = [{c: _text(row.get(c)) for c in COLUMNS} for row in rows]
+    texts = [cells(row, COLUMNS) for row in rows]
     write_rows(args.out, texts, manifest)
     print_rows(console, rows)
     for route in args.route:
-        for line in markdown(texts, route):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, markdown(texts, route))
     missed = [row for row in rows if row["judged"] and not row["met"]]
     console.print(
         f"{args.out}: {len(rows)} rows, {sum(r['judged'] for r in rows)} judged, {len(missed)} missed"
@@ -142,7 +136,3 @@ def _cells(r: Row) -> list[str]:
         "",
         ok,
     ]
-
-
-def _text(value: object) -> object:
-    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else value

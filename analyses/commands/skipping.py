@@ -1,24 +1,22 @@
 """`python -m analyses skipping`: what converted networks skip on real slices, and what the wall clock gains."""
 
 import argparse
-import shlex
-import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 
-from analyses import provenance
-from analyses.benchmarks.config import cores
-from analyses.benchmarks.nan_conv import Setting
-from analyses.benchmarks.networks import DATA, subjects
-from analyses.benchmarks.record import load_average
+from analyses.benchmarks.networks import subjects
+from analyses.benchmarks.record import stamp
+from analyses.benchmarks.speed_up import Setting
+from analyses.commands.printing import print_lines
+from analyses.commands.timing_options import add_timing, timing_of
 from analyses.experiments.skipping import COLUMNS, TOTAL, run
 from analyses.figures.skipping import markdown
-from analyses.results_files import page, write_rows, write_text
-from mcaprobe.errors import InputError
+from analyses.paths import DATA, RESULTS
+from analyses.results_files import cells, page, write_rows, write_text
 
-RESULT = provenance.ROOT / "analyses" / "results" / "skipping.csv"
+RESULT = RESULTS / "skipping.csv"
 ABOUT = (
     "rows: a layer, or the network in total; skipped: windows of NaN; filled: windows of background that got a known "
     "output; window_share, mac_share: skipped, of windows and of multiply-accumulates; mean_over_layers: the paper's "
@@ -34,43 +32,23 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the subcommand and its options."""
     p = subparsers.add_parser("skipping", help="what converted networks skip on real slices", description=__doc__)
     p.add_argument("--data", type=Path, default=DATA, help="where the data are")
-    p.add_argument("--repetitions", type=int, default=5, help="how often each network is timed (%(default)s)")
-    p.add_argument("--threads", type=int, nargs="+", help="thread counts (1 and all cores)")
+    add_timing(p, "each network")
     p.add_argument("--out", type=Path, default=RESULT, help="the CSV to write (%(default)s)")
     p.set_defaults(function=skipping)
 
 
 def skipping(args: argparse.Namespace) -> int:
     """Measure, write rows and manifest, print the table that the README shows."""
-    if args.repetitions < 1:
-        raise InputError(f"Expected --repetitions of at least 1, got {args.repetitions}.")
-    counts = tuple(dict.fromkeys(args.threads or (1, cores())))
-    if not all(1 <= count <= cores() for count in counts):
-        raise InputError(f"Expected --threads between 1 and the {cores()} cores of this machine, got {args.threads}.")
-    console, start, about = Console(), time.monotonic(), _stamp(args.repetitions)
-    setting = Setting(args.repetitions, counts, seconds=0.0)
+    repetitions, threads = timing_of(args)
+    console, start = Console(), time.monotonic()
+    about = stamp(repetitions) | {"about": ABOUT, "note": OCT}
+    setting = Setting(repetitions, threads, seconds=0.0)
     with console.status("") as status:
         rows = run(subjects(args.data), setting, progress=status.update)
-    texts = [{name: _text(row.get(name)) for name in COLUMNS} for row in rows]
+    texts = [cells(row, COLUMNS) for row in rows]
     write_rows(args.out, texts, about | {"seconds": round(time.monotonic() - start, 1)})
     title = "What converted networks skip, and what the wall clock gains"
     write_text(args.out.with_suffix(".md"), page(title, args.out.name, markdown(texts)))
-    for line in markdown(texts):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, markdown(texts))
     console.print(f"{args.out}: {len(texts)} rows, {sum(row['layer'] == TOTAL for row in texts)} of whole networks")
     return 0
-
-
-def _stamp(repetitions: int) -> dict[str, object]:
-    return {
-        "about": ABOUT, "note": OCT, "command": "python -m analyses " + shlex.join(sys.argv[1:]),
-        "date": provenance.now(), "commit": provenance.commit(), "machine": provenance.machine(), "cores": cores(),
-        "versions": provenance.versions(), "repetitions": repetitions,
-        "load_before": [round(value, 2) for value in load_average()],
-    }  # fmt: skip
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

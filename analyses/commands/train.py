@@ -96,16 +96,12 @@ def command_of(settings: TrainingSettings) -> str:
 
 def record_of(settings: TrainingSettings, step: int, loss: float) -> dict[str, object]:
     """Return what the header of a checkpoint says about its training."""
-    return {
+    return provenance.stamp() | {
         "command": command_of(settings),
         "training image": SOURCE.format("t1") + " with its gm and wm maps, the only one",
         "steps done": step,
         "loss": round(loss, 5),
         "settings": json.loads(settings.as_json()),
-        "versions": provenance.versions(),
-        "machine": provenance.machine(),
-        "commit": provenance.commit(),
-        "date": provenance.now(),
     }
 
 

@@ -1,8 +1,6 @@
 """`python -m analyses unseen`: the demo's campaign on inputs that its network never saw."""
 
 import argparse
-import shlex
-import sys
 import time
 from pathlib import Path
 
@@ -12,46 +10,43 @@ from rich.table import Table
 
 import mcaprobe
 from analyses import provenance
+from analyses.commands.printing import wide_console
 from analyses.experiments.unseen import Config, folder, inputs_in, run
 from analyses.figures.unseen import draw
+from analyses.paths import DATA, RESULTS, ROOT
 from analyses.results_files import write_rows
 
 PICTURES = ("MNI", "BSD")  # licences that let a picture of the image be published
-RESULT = provenance.ROOT / "analyses" / "results" / "unseen.csv"
+RESULT = RESULTS / "unseen.csv"
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand and its options."""
     p = subparsers.add_parser("unseen", help="the demo's campaign on inputs its network never saw", description=__doc__)
-    p.add_argument("--data", type=Path, default=provenance.ROOT.parent / "shared" / "data", help="where the images are")
+    p.add_argument("--data", type=Path, default=DATA, help="where the images are")
     p.add_argument("--samples", type=int, default=10, help="perturbed runs for each input (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")
-    p.add_argument("--runs", type=Path, default=provenance.ROOT / "runs" / "unseen", help="run directories")
+    p.add_argument("--runs", type=Path, default=ROOT / "runs" / "unseen", help="run directories")
     p.add_argument("--out", type=Path, default=RESULT, help="the CSV to write; the figure lies beside it")
     p.set_defaults(function=unseen)
 
 
 def unseen(args: argparse.Namespace) -> int:
     """Run the campaigns, write rows, manifest and figure, print what the README states."""
-    console, start = Console(), time.monotonic()
-    if not console.is_terminal:
-        console = Console(width=150)
+    console, start = wide_console(150), time.monotonic()
     config = Config(inputs_in(args.data), args.runs, args.samples, args.seed)
     with console.status("") as status:
         rows = run(config, status.update)
-    machine = provenance.machine()
-    manifest = {
-        "command": "python -m analyses " + shlex.join(sys.argv[1:]),
+    manifest = provenance.stamp() | {
         "mode": f"{config.mode}, emulated, route {config.route}",
         "inputs": [{"name": i.name, "licence": i.licence} for i in config.inputs], "samples": args.samples,
-        "seed": args.seed, "seconds": round(time.monotonic() - start, 1), "versions": provenance.versions(),
-        "machine": machine, "commit": provenance.commit(), "date": provenance.now(),
+        "seed": args.seed, "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
     write_rows(args.out, rows, manifest)
     footer = (
         f"n = {args.samples}, mode {config.mode} (emulated, route {config.route}), seed {args.seed}; "
         f"{rows[0]['estimator']}; "
-        f"one axial slice each; torch {manifest['versions']['torch']}, {machine['processor']}"
+        f"one axial slice each; torch {manifest['versions']['torch']}, {manifest['machine']['processor']}"
     )
     figure = draw(rows, footer)
     figure.savefig(args.out.with_suffix(".png"), dpi=130)

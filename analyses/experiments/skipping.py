@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
 import nanops
-from analyses.benchmarks.nan_conv import Setting, by_turns
 from analyses.benchmarks.networks import Method, Subject
-from analyses.benchmarks.operators import threads
-from analyses.benchmarks.timing import spread
+from analyses.benchmarks.speed_up import Row, Setting, by_turns, compared
+from analyses.benchmarks.timing import threads
 
-Row = dict[str, Any]
 # Of a network's row (layer "total"): mean_over_layers is the paper's figure, mac_share that of its work. speed_up:
 # stock's median in its faster memory format over ours in channels last.
 COLUMNS = (
@@ -21,8 +18,6 @@ COLUMNS = (
     "repetitions", "stock_format", "stock_ms", "ms", "low_ms", "high_ms", "speed_up", "speed_up_low", "speed_up_high",
 )  # fmt: skip
 TOTAL = "total"
-
-
 METHODS = (
     *(Method("conservative", t) for t in (1.0, 0.8, 0.5, 0.4)),
     *(Method("aggressive", t) for t in (1.0, 0.5)),
@@ -69,16 +64,8 @@ def _rows(
             changed = int((y.argmax(1) != labels).sum())
             row |= {"mean_over_layers": skipped.mean_over_layers, "labels": labels.numel(), "labels_changed": changed,
                     "nan_at_the_end": sum(int(r.nans.sum()) for r in skipped.replaced)}  # fmt: skip
-            for count, found in times.items():
-                fastest = min((found[name].median, name) for name in ("channels_last", "contiguous"))[1]
-                ours, theirs = found[method.name], found[fastest]
-                speed_up = theirs.median / ours.median
-                low, high = spread([speed_up, *(1 / r for r in ours.ratios(theirs))])
-                yield row | {
-                    "threads": count, "repetitions": len(ours.turns), "stock_format": fastest,
-                    "stock_ms": 1e3 * theirs.median, "ms": 1e3 * ours.median, "low_ms": 1e3 * min(ours.all),
-                    "high_ms": 1e3 * max(ours.all), "speed_up": speed_up, "speed_up_low": low, "speed_up_high": high,
-                }  # fmt: skip
+            for count, (theirs, ours) in times.items():
+                yield row | {"threads": count} | compared(ours[method.name], theirs)
 
 
 def _say(progress: Callable[[str], None], subject: Subject, count: int, text: str) -> None:

@@ -40,7 +40,13 @@ def number(value: str | float) -> str:
     return f"{x:.0f}" if x >= 99.5 else f"{x:.1f}" if x >= 9.95 else f"{x:.2f}"
 
 
-def _table(*lines: Sequence[str]) -> list[str]:
+def with_range(row: Row, name: str) -> str:
+    """Return a figure of a row, bold, and its extremes."""
+    return f"**{number(row[name])}** ({number(row[f'{name}_low'])} to {number(row[f'{name}_high'])})"
+
+
+def table(*lines: Sequence[str]) -> list[str]:
+    """Return the lines of a Markdown table, of which the first one is the head."""
     cells = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     return [f"| {' | '.join(line)} |" for line in cells]
 
@@ -51,7 +57,7 @@ def _seconds(row: Row) -> str:
 
 def _ratio(row: Row) -> str:
     bound = f", bound {row['bound']}: {'met' if row['met'] == 'True' else 'NOT MET'}" if row["bound"] else ""
-    return f"**{number(row['ratio'])}** ({number(row['ratio_low'])} to {number(row['ratio_high'])}){bound}"
+    return with_range(row, "ratio") + bound
 
 
 def _pick(rows: Rows, **cells: str) -> Row:
@@ -75,7 +81,7 @@ def _campaigns(rows: Rows) -> list[str]:
                  f"{number(one['median'])} s", number(one["ratio"]), f"{number(whole['median'])} s",
                  number(whole["ratio"]))
             )  # fmt: skip
-    return _table(*lines)
+    return table(*lines)
 
 
 def _operators(rows: Rows) -> list[str]:
@@ -86,7 +92,7 @@ def _operators(rows: Rows) -> list[str]:
         stock = _pick(here, what=STOCK, format=perturbed[0]["baseline"])
         milliseconds = f"{number(1000 * float(stock['median']))} ms, {stock['format']}"
         lines.append((subject, milliseconds, *(_ratio(row) + _contiguous(row) for row in perturbed)))
-    return _table(*lines)
+    return table(*lines)
 
 
 def _contiguous(row: Row) -> str:
@@ -99,7 +105,7 @@ def _memory(rows: Rows) -> list[str]:
         name = f"{row['samples']} samples, route {row['route']}" if row["route"] else "stock forward"
         ratio = number(row["ratio"]) if row["ratio"] else ""
         lines.append((name, row["threads"], f"{float(row['median']):.0f}", ratio))
-    return _table(*lines)
+    return table(*lines)
 
 
 def _full_width(rows: Rows) -> list[str]:
@@ -110,7 +116,7 @@ def _full_width(rows: Rows) -> list[str]:
         time, memory = (_pick(rows, what=what, unit=unit) for unit in ("s", "MiB"))
         ratio = number(time["ratio"]) if time["ratio"] else ""
         lines.append((name, f"{number(time['median'])} s", ratio, f"{float(memory['median']):.0f}", time["layers"]))
-    return _table(*lines)
+    return table(*lines)
 
 
 def _elsewhere(rows: Rows) -> list[str]:
@@ -119,4 +125,4 @@ def _elsewhere(rows: Rows) -> list[str]:
         low, high = float(row["ratio_low"]), float(row["ratio_high"])
         value = f"{low:g}" if low == high else f"{low:g} to {high:g}"
         lines.append((row["what"], row["subject"], row["mode"], value, row["source"]))
-    return _table(*lines)
+    return table(*lines)

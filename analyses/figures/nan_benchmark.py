@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from analyses.benchmarks.nan_conv import GROWTH, TOTAL
-from analyses.figures.benchmark import number
+from analyses.figures.benchmark import number, table, with_range
 
 Row = Mapping[str, str]
 Rows = Sequence[Row]
@@ -39,36 +39,36 @@ def pooling_sentence(rows: Rows) -> str:
 
 def _operators(part: str, rows: Rows) -> list[str]:
     patterns = list(dict.fromkeys(row["pattern"] for row in rows))
-    lines = [f"| {part} | threads | torch, ms | {' | '.join(patterns)} |", "| --- " * (3 + len(patterns)) + "|"]
+    lines = [(part, "threads", "torch, ms", *patterns)]
     for subject, threads in dict.fromkeys((row["subject"], row["threads"]) for row in rows):
         found = {row["pattern"]: row for row in rows if (row["subject"], row["threads"]) == (subject, threads)}
         stock = next(iter(found.values()))
         cells = [_cell(found[pattern]) if pattern in found else "" for pattern in patterns]
         milliseconds = f"{number(stock['stock_ms'])}, {stock['stock_format']}"
-        lines.append(f"| {subject} | {threads} | {milliseconds} | {' | '.join(cells)} |")
-    return lines
+        lines.append((subject, threads, milliseconds, *cells))
+    return table(*lines)
 
 
 def _cell(row: Row) -> str:
-    spread = f"({number(row['speed_up_low'])} to {number(row['speed_up_high'])})"
     share = float(row["skipped"] or 0)
     ideal = f"; {100 * share:.0f} % skipped, ideal {number(row['ideal'])}" if share else ""
-    bound = f"; bound {number(row['least'])}: {'met' if row['met'] == 'True' else 'NOT MET'}" if row["least"] else ""
-    return f"**{number(row['speed_up'])}** {spread}{ideal}{bound}"
+    return with_range(row, "speed_up") + ideal + _bound(row)
+
+
+def _bound(row: Row) -> str:
+    return f"; bound {number(row['least'])}: {'met' if row['met'] == 'True' else 'NOT MET'}" if row["least"] else ""
 
 
 def _networks(rows: Rows) -> list[str]:
-    head = ("network, input", "NaN", "threads", "convolutions", "worst", "median", TOTAL)
-    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    lines = [("network, input", "NaN", "threads", "convolutions", "worst", "median", TOTAL)]
     for total in (row for row in rows if row["subject"] == TOTAL):
         names = ("part", "pattern", "threads")
         layers = [r for r in rows if r is not total and all(r[name] == total[name] for name in names)]
         found = [float(row["speed_up"]) for row in layers]
-        judged = f"; bound {number(total['least'])}: {'met' if total['met'] == 'True' else 'NOT MET'}"
-        cells = (total["part"], total["pattern"], total["threads"], str(len(found)), number(min(found)),
-                 number(median(found)), f"**{number(total['speed_up'])}**{judged}")  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        about = (total["part"], total["pattern"], total["threads"], str(len(found)))
+        speed_up = f"**{number(total['speed_up'])}**" + _bound(total)
+        lines.append((*about, number(min(found)), number(median(found)), speed_up))
+    return table(*lines)
 
 
 def draw_growth(rows: Rows, footer: str) -> Figure:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from analyses.experiments.skipping import TOTAL
-from analyses.figures.benchmark import number
+from analyses.figures.benchmark import number, table, with_range
 
 Rows = Sequence[Mapping[str, str]]
 HEAD = ("network, input", "NaN", "threads", "skipped, mean of layers", "skipped, MACs", "executed, MACs",
@@ -20,20 +20,18 @@ def short(rows: Rows) -> list[str]:
 
 def markdown(rows: Rows) -> list[str]:
     """Return the lines of a table with one line for each network, method and thread count."""
-    lines = [f"| {' | '.join(HEAD)} |", "| --- " * len(HEAD) + "|"]
+    lines: list[Sequence[str]] = [HEAD]
     for row in rows:
         if row["layer"] != TOTAL:
             continue
         method = f"{row['pooling']}, {float(row['threshold']):g}" if row["pooling"] else "none"
         method += ", uniform" if row["uniform"] == "True" else ""
-        cells = (
+        lines.append((
             f"{row['network']}, {row['input']}", method, row["threads"], _percent(row["mean_over_layers"]),
             _percent(row["mac_share"]), _percent(row["executed_share"]), f"{row['labels_changed']} of {row['labels']}",
-            number(row["stock_ms"]),
-            f"**{number(row['speed_up'])}** ({number(row['speed_up_low'])} to {number(row['speed_up_high'])})",
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+            number(row["stock_ms"]), with_range(row, "speed_up"),
+        ))  # fmt: skip
+    return table(*lines)
 
 
 def _percent(share: str) -> str:

@@ -9,7 +9,7 @@ from nanops.conversion.copying import check, copied
 from nanops.conversion.mode import Conversion, Converted, Site, become
 from nanops.conversion.options import Options, resolve
 from nanops.errors import InputError
-from nanops.functional.final import check_policy
+from nanops.functional.final import expect_policy
 from nanops.tolerance import PAPER, Tolerance
 
 
@@ -55,9 +55,7 @@ def convert(
         InputError: an option that makes no sense, a glob that matches no layer, a model that was converted before.
         ConversionError: a model that cannot be converted faithfully. What only a forward shows is refused there.
     """
-    check_policy(final)
-    if background < 0:
-        raise InputError(f"Expected background to be a class from 0, got {background}.")
+    expect_policy(final, background)
     base = Options(pooling, threshold, fill, sigma, tolerance, max_ties, generator, count_padding, uniform)
     check(model)
     names: dict[nn.Module, list[str]] = {}

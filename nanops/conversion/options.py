@@ -36,7 +36,7 @@ class Options:
         Rule(self.threshold, self.fill, self.sigma, self.count_padding, self.uniform)
         if self.pooling not in POOLINGS:
             names = [p for p in POOLINGS if p]
-            near = nearest(str(self.pooling), names)
+            near = nearest(self.pooling, names)
             raise InputError(f"Expected pooling to be {', '.join(names)} or None, got {self.pooling!r}{near}")
         if self.fill == "max_normal" and self.generator is None:
             raise InputError("Expected a torch.Generator for fill='max_normal', got None.")

@@ -13,6 +13,7 @@ from nanops import ledger
 from nanops.conversion.options import Options
 from nanops.errors import ConversionError
 from nanops.functional.final import finalize
+from nanops.functional.presence import has_nan
 
 _POOL = "_nanops_pool"
 
@@ -82,7 +83,7 @@ def holds_nan(x: object) -> bool:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.is_meta or x.numel() == 0:
         return False
     with _untraced():
-        return bool(x.detach().isnan().any())
+        return has_nan(x)
 
 
 def may_hold_nan(x: object) -> bool:

@@ -35,7 +35,7 @@ def max_pool(dims: int, with_indices: bool) -> Callable[..., Any]:
         options = at.options
         assert options is not None
         kernel = expand(kernel_size, dims, "kernel_size")
-        step = kernel if stride is None or stride in ((), []) else expand(stride, dims, "stride")
+        step = _step(stride, kernel)
         pad, between = expand(padding, dims, "padding", least=0), expand(dilation, dims, "dilation")
         window = (kernel, step, pad, between, ceil_mode)
         if with_indices and options.tied:
@@ -80,7 +80,7 @@ def max_unpool(dims: int) -> Callable[..., Any]:
         if not isinstance(at.function, FunctionType):
             raise at.refuse("it calls torch's internal max_unpool; call torch.nn.functional.max_unpool*d")
         kernel = expand(kernel_size, dims, "kernel_size")
-        step = kernel if stride is None or stride in ((), []) else expand(stride, dims, "stride")
+        step = _step(stride, kernel)
         own = replace(pool, kernel=kernel, stride=step, padding=expand(padding, dims, "padding", least=0))
         if own != pool:
             raise at.refuse(
@@ -93,6 +93,11 @@ def max_unpool(dims: int) -> Callable[..., Any]:
         return _UNPOOL[dims](input, indices, kernel, step, own.padding, size, dilation=own.dilation)
 
     return unpool
+
+
+def _step(stride: Any, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    # An empty stride is how torch's internal functions spell None.
+    return kernel if stride is None or stride in ((), []) else expand(stride, len(kernel), "stride")
 
 
 def _size(at: Place, input: Tensor, pool: Pool, dims: int, output_size: Any) -> tuple[int, ...]:

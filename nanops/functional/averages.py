@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nanops.errors import InputError
 from nanops.functional.presence import known_clean, laid_out_as
 
 # Weights that add up to the threshold in real arithmetic reach it, whichever kernel of torch adds them up.
@@ -32,13 +31,3 @@ def average_valid(average: Callable[[Tensor], Tensor], x: Tensor, threshold: flo
     renormalised = average(values.double()) / torch.where(dropped, 1, average((~missing).double()))
     found = torch.where(lost == 0, own, renormalised.to(own.dtype))
     return laid_out_as(own, torch.where(dropped, torch.nan, found))
-
-
-def check_threshold(threshold: float) -> None:
-    """Refuse a share that no weight, or every weight, reaches.
-
-    Raises:
-        InputError: a threshold that is not in (0, 1].
-    """
-    if not 0 < threshold <= 1:
-        raise InputError(f"Expected a threshold in (0, 1], got {threshold}.")

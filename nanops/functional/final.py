@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nanops.errors import InputError, nearest
+from nanops.errors import InputError, expect_choice
 from nanops.functional.presence import check_floating
 
 POLICIES = ("zero", "background", "keep")
@@ -23,7 +23,7 @@ def finalize(x: Tensor, policy: str = "zero", *, background: int = 0) -> tuple[T
     Raises:
         InputError: a tensor, policy or class other than these.
     """
-    check_policy(policy)
+    expect_choice("policy", policy, POLICIES)
     check_floating(x, 2 if policy == "background" else 1, None, "(N, K, ...)" if policy == "background" else "(N, ...)")
     missing = x.isnan()
     count = missing.sum(tuple(range(1, x.dim()))) if x.dim() > 1 else missing.long()
@@ -38,13 +38,8 @@ def finalize(x: Tensor, policy: str = "zero", *, background: int = 0) -> tuple[T
     return torch.where(missing.any(1, keepdim=True), chosen, x), count
 
 
-def check_policy(policy: str) -> None:
-    """Refuse another policy.
-
-    Raises:
-        InputError: a policy that is not one of `POLICIES`.
-    """
-    if policy not in POLICIES:
-        raise InputError(
-            f"Expected policy to be one of {', '.join(POLICIES)}, got {policy!r}{nearest(policy, POLICIES)}"
-        )
+def expect_policy(policy: str, background: int) -> None:
+    """Raise InputError where a final policy is none of `POLICIES`, or its class is below 0."""
+    expect_choice("policy", policy, POLICIES)
+    if background < 0:
+        raise InputError(f"Expected background to be a class from 0, got {background}.")

@@ -27,10 +27,15 @@ def known_clean(x: Tensor) -> bool:
     It is False while a graph is compiled or traced and on the meta device, where no value is known: every operator
     has a second way, without a branch, that gives the same numbers.
     """
-    if torch.compiler.is_compiling() or is_tracing() or x.is_meta:
-        return False
-    # A NaN survives any sum, which needs no mask; only a NaN of inf - inf has to be told from one of x.
-    return not bool(x.detach().sum().isnan()) or not bool(x.detach().isnan().any())
+    return not (torch.compiler.is_compiling() or is_tracing() or x.is_meta or has_nan(x))
+
+
+def has_nan(x: Tensor) -> bool:
+    """Return whether a floating-point x, whose values are known, has a NaN."""
+    # A NaN survives any sum, which needs no mask; only a NaN of inf - inf has to be told from one of x. torch does not
+    # sum eight-bit floats.
+    x = x.detach()
+    return bool(x.itemsize == 1 or x.sum().isnan()) and bool(x.isnan().any())
 
 
 def kept_in_place(operator: Callable[[Tensor], Tensor], x: Tensor, *parameters: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanops.errors import InputError, nearest
+from nanops.errors import InputError, expect_choice
 from nanops.functional.averages import average_valid
 from nanops.functional.presence import check_floating, known_clean
 from nanops.windows import Size, expand
@@ -137,17 +137,5 @@ def _pool(average: Callable[[Tensor], Tensor], x: Tensor, policy: str) -> Tensor
 
 
 def _check(x: Tensor, policy: str, dims: int) -> None:
-    check_policy(policy)
+    expect_choice("policy", policy, POLICIES)
     check_floating(x, dims + 1, dims + 2, f"(N, C, ...) or (C, ...) with {dims} spatial axes")
-
-
-def check_policy(policy: str) -> None:
-    """Refuse another policy.
-
-    Raises:
-        InputError: a policy that is not one of `POLICIES`.
-    """
-    if policy not in POLICIES:
-        raise InputError(
-            f"Expected policy to be one of {', '.join(POLICIES)}, got {policy!r}{nearest(policy, POLICIES)}"
-        )

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanops.errors import InputError, nearest
-from nanops.functional.averages import average_valid, check_threshold
+from nanops.errors import InputError, expect_choice, expect_threshold
+from nanops.functional.averages import average_valid
 from nanops.functional.presence import check_floating, laid_out_as
 
+# The spatial axes that each mode resizes; torch's other modes are refused, see `nan_interpolate`.
 AXES = {"nearest": (1, 2, 3), "nearest-exact": (1, 2, 3), "linear": (1,), "bilinear": (2,), "trilinear": (3,)}
 
 
@@ -39,8 +40,8 @@ def nan_interpolate(
     Raises:
         InputError: a tensor, mode, size or threshold other than these.
     """
-    check_mode(mode)
-    check_threshold(threshold)
+    expect_choice("mode", mode, AXES)
+    expect_threshold(threshold)
     check_floating(x, 3, 5, "(N, C, ...) with one to three spatial axes")
     if x.dim() - 2 not in AXES[mode]:
         axes = AXES[mode][0]
@@ -66,16 +67,6 @@ def _copied(resize: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     # A NaN has no gradient to send back to the one it was copied from.
     y = resize(torch.where(missing, 0, x))
     return laid_out_as(y, torch.where(resize(missing.to(x.dtype)) > 0, torch.nan, y))
-
-
-def check_mode(mode: str) -> None:
-    """Refuse a mode that has no weights to renormalise.
-
-    Raises:
-        InputError: a mode that is not one of `AXES`.
-    """
-    if mode not in AXES:
-        raise InputError(f"Expected mode to be one of {', '.join(AXES)}, got {mode!r}{nearest(mode, AXES)}")
 
 
 def _check_size(x: Tensor, size: int | Sequence[int] | None, scale_factor: float | Sequence[float] | None) -> None:

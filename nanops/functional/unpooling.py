@@ -66,7 +66,7 @@ def _call(function: Callable[..., Tensor], dims: int, values: Tensor, ties: Tens
     kernel_size, stride, padding, output_size = sizes
     if overlap not in OVERLAPS:
         names = " or ".join(OVERLAPS)
-        raise InputError(f"Expected overlap to be {names}, got {overlap!r}{nearest(str(overlap), OVERLAPS)}")
+        raise InputError(f"Expected overlap to be {names}, got {overlap!r}{nearest(overlap, OVERLAPS)}")
     kernel = expand(kernel_size, dims, "kernel_size")
     step = kernel if stride is None else expand(stride, dims, "stride")
     around, between = expand(padding, dims, "padding", 0), expand(dilation, dims, "dilation")

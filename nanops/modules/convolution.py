@@ -6,11 +6,11 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from nanops import functional as F
-from nanops.modules.sharing import share
+from nanops.modules.sharing import Sharing
 from nanops.rule import Rule
 
 
-class _Options(_ConvNd):
+class _Options(Sharing, _ConvNd):
     """What a NaN convolution knows besides torch's own settings; none of it is in the state dict.
 
     Args:
@@ -20,7 +20,6 @@ class _Options(_ConvNd):
         InputError: options that make no sense.
     """
 
-    _torch: type[nn.Module]
     _operator: Any
 
     def __init__(
@@ -47,7 +46,7 @@ class _Options(_ConvNd):
             InputError: options that make no sense.
         """
         rule = Rule(threshold, fill, sigma, count_padding, uniform)
-        ours = share(cls, module, cls._torch)
+        ours = super().from_torch(module)
         vars(ours)["_reversed_padding_repeated_twice"] = vars(module)["_reversed_padding_repeated_twice"]
         ours._choose(rule, generator)
         return ours

@@ -2,8 +2,7 @@
 
 from torch import Tensor, nn
 
-from nanops.errors import InputError
-from nanops.functional.final import check_policy, finalize
+from nanops.functional.final import expect_policy, finalize
 
 
 class Finalize(nn.Module):
@@ -20,9 +19,7 @@ class Finalize(nn.Module):
 
     def __init__(self, policy: str = "zero", *, background: int = 0) -> None:
         super().__init__()
-        check_policy(policy)
-        if background < 0:
-            raise InputError(f"Expected background to be a class from 0, got {background}.")
+        expect_policy(policy, background)
         self.policy, self.background = policy, background
         self.count = None
 

@@ -1,16 +1,14 @@
 """torch's norms with statistics over the valid values; their state dicts are interchangeable with torch's."""
 
-from typing import Self
-
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from nanops.functional.normalization import nan_batch_norm, nan_group_norm, nan_instance_norm, nan_layer_norm
-from nanops.modules.sharing import share
+from nanops.modules.sharing import Sharing
 
 
-class _NanBatchNorm(_BatchNorm):
+class _NanBatchNorm(Sharing, _BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Return `nan_batch_norm` of x, by the batch's statistics when training or where there are no running ones."""
         self._check_input_dim(input)
@@ -28,31 +26,22 @@ class _NanBatchNorm(_BatchNorm):
 class NanBatchNorm1d(_NanBatchNorm, nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d` of the valid values, (N, C) or (N, C, L)."""
 
-    @classmethod
-    def from_torch(cls, module: nn.Module) -> Self:
-        """Return one that shares the parameters and buffers of a `torch.nn.BatchNorm1d`."""
-        return share(cls, module, nn.BatchNorm1d)
+    _torch = nn.BatchNorm1d
 
 
 class NanBatchNorm2d(_NanBatchNorm, nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` of the valid values, (N, C, H, W)."""
 
-    @classmethod
-    def from_torch(cls, module: nn.Module) -> Self:
-        """Return one that shares the parameters and buffers of a `torch.nn.BatchNorm2d`."""
-        return share(cls, module, nn.BatchNorm2d)
+    _torch = nn.BatchNorm2d
 
 
 class NanBatchNorm3d(_NanBatchNorm, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` of the valid values, (N, C, D, H, W)."""
 
-    @classmethod
-    def from_torch(cls, module: nn.Module) -> Self:
-        """Return one that shares the parameters and buffers of a `torch.nn.BatchNorm3d`."""
-        return share(cls, module, nn.BatchNorm3d)
+    _torch = nn.BatchNorm3d
 
 
-class _NanInstanceNorm(_InstanceNorm):
+class _NanInstanceNorm(Sharing, _InstanceNorm):
     # torch's forward checks the shape and adds the batch axis of a single sample, then calls this.
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
         own = self.training or not self.track_running_stats
@@ -65,51 +54,36 @@ class _NanInstanceNorm(_InstanceNorm):
 class NanInstanceNorm1d(_NanInstanceNorm, nn.InstanceNorm1d):
     """`torch.nn.InstanceNorm1d` of the valid values, (N, C, L) or (C, L)."""
 
-    @classmethod
-    def from_torch(cls, module: nn.Module) -> Self:
-        """Return one that shares the parameters and buffers of a `torch.nn.InstanceNorm1d`."""
-        return share(cls, module, nn.InstanceNorm1d)
+    _torch = nn.InstanceNorm1d
 
 
 class NanInstanceNorm2d(_NanInstanceNorm, nn.InstanceNorm2d):
     """`torch.nn.InstanceNorm2d` of the valid values, (N, C, H, W) or (C, H, W)."""
 
-    @classmethod
-    def from_torch(cls, module: nn.Module) -> Self:
-        """Return one that shares the parameters and buffers of a `torch.nn.InstanceNorm2d`."""
-        return share(cls, module, nn.InstanceNorm2d)
+    _torch = nn.InstanceNorm2d
 
 
 class NanInstanceNorm3d(_NanInstanceNorm, nn.InstanceNorm3d):
     """`torch.nn.InstanceNorm3d` of the valid values, (N, C, D, H, W) or (C, D, H, W)."""
 
-    @classmethod
-    def from_torch(cls, module: nn.Module) -> Self:
-        """Return one that shares the parameters and buffers of a `torch.nn.InstanceNorm3d`."""
-        return share(cls, module, nn.InstanceNorm3d)
+    _torch = nn.InstanceNorm3d
 
 
-class NanGroupNorm(nn.GroupNorm):
+class NanGroupNorm(Sharing, nn.GroupNorm):
     """`torch.nn.GroupNorm` of the valid values, (N, C, ...)."""
+
+    _torch = nn.GroupNorm
 
     def forward(self, input: Tensor) -> Tensor:
         """Return `nan_group_norm` of x."""
         return nan_group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
-    @classmethod
-    def from_torch(cls, module: nn.Module) -> Self:
-        """Return one that shares the parameters of a `torch.nn.GroupNorm`."""
-        return share(cls, module, nn.GroupNorm)
 
-
-class NanLayerNorm(nn.LayerNorm):
+class NanLayerNorm(Sharing, nn.LayerNorm):
     """`torch.nn.LayerNorm` of the valid values, (..., *normalized_shape)."""
+
+    _torch = nn.LayerNorm
 
     def forward(self, input: Tensor) -> Tensor:
         """Return `nan_layer_norm` of x."""
         return nan_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
-
-    @classmethod
-    def from_torch(cls, module: nn.Module) -> Self:
-        """Return one that shares the parameters of a `torch.nn.LayerNorm`."""
-        return share(cls, module, nn.LayerNorm)

@@ -1,16 +1,17 @@
 """Max pooling that says where the maximum is ambiguous, as modules; functional/pooling.py says what they return."""
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from nanops.errors import InputError
 from nanops.functional import pooling as functional
+from nanops.modules.sharing import Windowed
 from nanops.tolerance import PAPER, Tolerance
 from nanops.windows import Size
 
 
-class _MaxPool(nn.Module):
+class _MaxPool(Windowed):
     """A pooling of any dimension and kind; the subclasses say which.
 
     Args:
@@ -18,37 +19,23 @@ class _MaxPool(nn.Module):
         options: Those of the function of the same name: `tolerance` and, except of Multi, `max_ties`.
     """
 
-    function: ClassVar[str]
-    stock: ClassVar[type[nn.Module]]
+    _windows = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    _defaults: ClassVar[dict[str, int]] = {"max_ties": 1}
 
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
                  ceil_mode: bool = False, *, tolerance: Tolerance = PAPER, **options: int) -> None:  # fmt: skip
         super().__init__()
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.ceil_mode, self.tolerance = ceil_mode, tolerance
-        known = {} if self.function.startswith("multi") else {"max_ties": 1}
-        if unknown := options.keys() - known.keys():
-            names = ", ".join(("tolerance", *known))
+        if unknown := options.keys() - self._defaults.keys():
+            names = ", ".join(("tolerance", *self._defaults))
             raise InputError(f"Expected options among {names} for {type(self).__name__}, got {sorted(unknown)}.")
-        self.options: dict[str, int] = known | options
-
-    @classmethod
-    def from_torch(cls, module: nn.Module, **options: Any) -> Self:
-        """Return this pooling with the windows of torch's module of the same dimension.
-
-        Raises:
-            InputError: another module.
-        """
-        if not isinstance(module, cls.stock):
-            raise InputError(f"Expected a torch.nn.{cls.stock.__name__}, got {type(module).__name__}.")
-        found = cls(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, **options)  # type: ignore[arg-type]
-        return found.train(module.training)
+        self.options = self._defaults | options
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return pooled values, and indices (Aggressive) or ties."""
-        pool = getattr(functional, self.function)
-        return pool(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
-                    tolerance=self.tolerance, **self.options)  # fmt: skip
+        windows = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        return self._operator(x, *windows, tolerance=self.tolerance, **self.options)
 
     def extra_repr(self) -> str:
         """Return the arguments."""
@@ -60,52 +47,56 @@ class _MaxPool(nn.Module):
 class AggressiveMaxPool1d(_MaxPool):
     """See `aggressive_max_pool1d`."""
 
-    function, stock = "aggressive_max_pool1d", nn.MaxPool1d
+    _torch, _operator = nn.MaxPool1d, staticmethod(functional.aggressive_max_pool1d)
 
 
 class AggressiveMaxPool2d(_MaxPool):
     """See `aggressive_max_pool2d`."""
 
-    function, stock = "aggressive_max_pool2d", nn.MaxPool2d
+    _torch, _operator = nn.MaxPool2d, staticmethod(functional.aggressive_max_pool2d)
 
 
 class AggressiveMaxPool3d(_MaxPool):
     """See `aggressive_max_pool3d`."""
 
-    function, stock = "aggressive_max_pool3d", nn.MaxPool3d
+    _torch, _operator = nn.MaxPool3d, staticmethod(functional.aggressive_max_pool3d)
 
 
-class MultiMaxPool1d(_MaxPool):
+class _MultiMaxPool(_MaxPool):
+    _defaults: ClassVar[dict[str, int]] = {}
+
+
+class MultiMaxPool1d(_MultiMaxPool):
     """See `multi_max_pool1d`."""
 
-    function, stock = "multi_max_pool1d", nn.MaxPool1d
+    _torch, _operator = nn.MaxPool1d, staticmethod(functional.multi_max_pool1d)
 
 
-class MultiMaxPool2d(_MaxPool):
+class MultiMaxPool2d(_MultiMaxPool):
     """See `multi_max_pool2d`."""
 
-    function, stock = "multi_max_pool2d", nn.MaxPool2d
+    _torch, _operator = nn.MaxPool2d, staticmethod(functional.multi_max_pool2d)
 
 
-class MultiMaxPool3d(_MaxPool):
+class MultiMaxPool3d(_MultiMaxPool):
     """See `multi_max_pool3d`."""
 
-    function, stock = "multi_max_pool3d", nn.MaxPool3d
+    _torch, _operator = nn.MaxPool3d, staticmethod(functional.multi_max_pool3d)
 
 
 class HybridMaxPool1d(_MaxPool):
     """See `hybrid_max_pool1d`."""
 
-    function, stock = "hybrid_max_pool1d", nn.MaxPool1d
+    _torch, _operator = nn.MaxPool1d, staticmethod(functional.hybrid_max_pool1d)
 
 
 class HybridMaxPool2d(_MaxPool):
     """See `hybrid_max_pool2d`."""
 
-    function, stock = "hybrid_max_pool2d", nn.MaxPool2d
+    _torch, _operator = nn.MaxPool2d, staticmethod(functional.hybrid_max_pool2d)
 
 
 class HybridMaxPool3d(_MaxPool):
     """See `hybrid_max_pool3d`."""
 
-    function, stock = "hybrid_max_pool3d", nn.MaxPool3d
+    _torch, _operator = nn.MaxPool3d, staticmethod(functional.hybrid_max_pool3d)

@@ -5,9 +5,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from nanops.errors import ConversionError, InputError
-from nanops.functional.averages import check_threshold
-from nanops.functional.resize import check_mode, nan_interpolate
+from nanops.errors import ConversionError, InputError, expect_choice, expect_threshold
+from nanops.functional.resize import AXES, nan_interpolate
 from nanops.modules.sharing import share
 
 
@@ -30,8 +29,8 @@ class NanUpsample(nn.Upsample):
         *,
         threshold: float = 0.5,
     ) -> None:
-        check_mode(mode)
-        check_threshold(threshold)
+        expect_choice("mode", mode, AXES)
+        expect_threshold(threshold)
         options: dict[str, Any] = {"size": size, "scale_factor": scale_factor}
         super().__init__(
             **options, mode=mode, align_corners=align_corners, recompute_scale_factor=recompute_scale_factor
@@ -56,10 +55,10 @@ class NanUpsample(nn.Upsample):
         Raises:
             ConversionError: a mode with negative weights.
         """
-        check_threshold(threshold)
+        expect_threshold(threshold)
         ours = share(cls, module, nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d)
         try:
-            check_mode(ours.mode)
+            expect_choice("mode", ours.mode, AXES)
         except InputError as error:
             raise ConversionError(str(error)) from None
         ours.name = cls.__name__

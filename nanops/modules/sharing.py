@@ -1,12 +1,47 @@
 """How does a module of torch become one of ours? It lends its parameters and buffers: both then learn as one."""
 
-from typing import TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from torch import nn
 
-from nanops.errors import ConversionError
+from nanops.errors import ConversionError, InputError
 
 M = TypeVar("M", bound=nn.Module)
+
+
+class Sharing(nn.Module):
+    """A module that can be made of torch's own; `_torch` says of which."""
+
+    _torch: ClassVar[type[nn.Module]]
+
+    @classmethod
+    def from_torch(cls, module: nn.Module) -> Self:
+        """Return one with the settings, the training flag and the very parameters and buffers of torch's module.
+
+        Raises:
+            ConversionError: another module.
+        """
+        return share(cls, module, cls._torch)
+
+
+class Windowed(nn.Module):
+    """A pooling or unpooling with the windows of torch's own, `_torch`; `_windows` are the names of its arguments."""
+
+    _torch: ClassVar[type[nn.Module]]
+    _operator: Any
+    _windows: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def from_torch(cls, module: nn.Module, **options: Any) -> Self:
+        """Return this module with the windows of torch's module of the same dimension.
+
+        Raises:
+            InputError: another module.
+        """
+        if not isinstance(module, cls._torch):
+            raise InputError(f"Expected a torch.nn.{cls._torch.__name__}, got {type(module).__name__}.")
+        found = cls(*(getattr(module, name) for name in cls._windows), **options)
+        return found.train(module.training)
 
 
 def share(kind: type[M], module: nn.Module, *torch_kinds: type[nn.Module]) -> M:

@@ -1,15 +1,13 @@
 """The way back from a max pooling with ties, as modules; functional/unpooling.py says what they return."""
 
-from typing import Any, ClassVar, Self
-
 from torch import Tensor, nn
 
-from nanops.errors import InputError
 from nanops.functional import unpooling as functional
+from nanops.modules.sharing import Windowed
 from nanops.windows import Size
 
 
-class _MaxUnpool(nn.Module):
+class _MaxUnpool(Windowed):
     """An unpooling of any dimension; the subclasses say which.
 
     Args:
@@ -17,8 +15,7 @@ class _MaxUnpool(nn.Module):
         overlap: What wins where windows overlap, "nan" or "value".
     """
 
-    function: ClassVar[str]
-    stock: ClassVar[type[nn.Module]]
+    _windows = ("kernel_size", "stride", "padding")
 
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, *, overlap: str = "nan",
                  dilation: Size = 1) -> None:  # fmt: skip
@@ -26,23 +23,10 @@ class _MaxUnpool(nn.Module):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.overlap, self.dilation = overlap, dilation
 
-    @classmethod
-    def from_torch(cls, module: nn.Module, **options: Any) -> Self:
-        """Return this unpooling with the windows of torch's module of the same dimension.
-
-        Raises:
-            InputError: another module.
-        """
-        if not isinstance(module, cls.stock):
-            raise InputError(f"Expected a torch.nn.{cls.stock.__name__}, got {type(module).__name__}.")
-        found = cls(module.kernel_size, module.stride, module.padding, **options)  # type: ignore[arg-type]
-        return found.train(module.training)
-
     def forward(self, values: Tensor, ties: Tensor, output_size: Size | None = None) -> Tensor:
         """Return the unpooled activations."""
-        unpool = getattr(functional, self.function)
-        return unpool(values, ties, self.kernel_size, self.stride, self.padding, output_size, overlap=self.overlap,
-                      dilation=self.dilation)  # fmt: skip
+        windows = self.kernel_size, self.stride, self.padding
+        return self._operator(values, ties, *windows, output_size, overlap=self.overlap, dilation=self.dilation)
 
     def extra_repr(self) -> str:
         """Return the arguments."""
@@ -53,16 +37,16 @@ class _MaxUnpool(nn.Module):
 class ConservativeMaxUnpool1d(_MaxUnpool):
     """See `conservative_max_unpool1d`."""
 
-    function, stock = "conservative_max_unpool1d", nn.MaxUnpool1d
+    _torch, _operator = nn.MaxUnpool1d, staticmethod(functional.conservative_max_unpool1d)
 
 
 class ConservativeMaxUnpool2d(_MaxUnpool):
     """See `conservative_max_unpool2d`."""
 
-    function, stock = "conservative_max_unpool2d", nn.MaxUnpool2d
+    _torch, _operator = nn.MaxUnpool2d, staticmethod(functional.conservative_max_unpool2d)
 
 
 class ConservativeMaxUnpool3d(_MaxUnpool):
     """See `conservative_max_unpool3d`."""
 
-    function, stock = "conservative_max_unpool3d", nn.MaxUnpool3d
+    _torch, _operator = nn.MaxUnpool3d, staticmethod(functional.conservative_max_unpool3d)

@@ -37,12 +37,12 @@ from analyses.benchmarks.rows import (
     elsewhere,
     judged,
     merged,
-    text,
     unsteady,
 )
 from analyses.benchmarks.timing import Times, interleave
 from analyses.commands import benchmark
 from analyses.figures.benchmark import markdown, number
+from analyses.results_files import cells
 from mcaprobe import kernels
 from mcaprobe.errors import RunFailure
 
@@ -248,7 +248,7 @@ def test_stock_that_was_disturbed_is_named() -> None:
 
 
 def test_another_number_of_threads_does_not_replace_rows() -> None:
-    one, two = ([text(row) for row in fake(CAMPAIGN, 2.0, threads)(None, None)] for threads in (1, 2))
+    one, two = ([cells(row, COLUMNS) for row in fake(CAMPAIGN, 2.0, threads)(None, None)] for threads in (1, 2))
     assert merged(two, one) == one + two
     assert merged(one + two, two) == one + two
 
@@ -262,8 +262,8 @@ def test_what_others_measured_carries_its_source() -> None:
 
 @compiled
 def test_markdown_states_every_part_from_the_rows_of_the_csv(config: Config, measured: list[Row]) -> None:
-    texts = [text(judged(r)) for r in [*measured, *processes.memory(config), *processes.whole_slice(config)]]
-    texts += [text(row) for row in elsewhere()]
+    texts = [cells(judged(r), COLUMNS) for r in [*measured, *processes.memory(config), *processes.whole_slice(config)]]
+    texts += [cells(row, COLUMNS) for row in elsewhere()]
     lines = markdown(texts)
     row = next(r for r in texts if r["what"] == PASS and (r["route"], r["mode"]) == ("exact", "random"))
     bound = f"bound 5: {'met' if float(row['ratio']) <= 5 else 'NOT MET'}"

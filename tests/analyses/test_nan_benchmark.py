@@ -10,8 +10,9 @@ import torch
 from analyses.__main__ import main
 from analyses.benchmarks import nan_conv, nan_pool, networks
 from analyses.benchmarks.nan_cases import CASE_PATTERNS, CASES, PATTERNS, Case, with_nan
-from analyses.benchmarks.nan_conv import COLUMNS, GROWTH, TOTAL, Setting, network, time_case
+from analyses.benchmarks.nan_conv import COLUMNS, GROWTH, TOTAL, network, time_case
 from analyses.benchmarks.networks import Method, Subject
+from analyses.benchmarks.speed_up import Setting
 from analyses.commands import benchmark_nan
 from analyses.experiments import skipping
 from analyses.figures import nan_benchmark
@@ -163,6 +164,11 @@ def test_skipping_counts_layers_labels_and_times(subject: Subject) -> None:
     )
     lines = skipping_figure.markdown([{k: str(row.get(k, "")) for k in skipping.COLUMNS} for row in rows])
     assert len(lines) == 2 + len(totals) and "narrow, ellipse | conservative, 0.5 | 1 |" in lines[2]
+
+
+def test_skipping_refuses_what_a_benchmark_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["skipping", "--threads", "1", "0"]) == 2
+    assert "Expected --threads between 1 and the " in (said := capsys.readouterr().err) and "got 0." in said
 
 
 def test_the_networks_are_there_without_any_data(tmp_path: Path) -> None:

@@ -191,6 +191,7 @@ MODES = "nearest, nearest-exact, linear, bilinear, trilinear"
 MESSAGES = {
     "bicubic": (X, {"size": 2, "mode": "bicubic"}, f"Expected mode to be one of {MODES}, got 'bicubic'"),
     "area": (X, {"size": 2, "mode": "area"}, f"Expected mode to be one of {MODES}, got 'area'."),
+    "no-mode": (X, {"size": 2, "mode": None}, f"Expected mode to be one of {MODES}, got None."),
     "threshold-0": (X, {"size": 2, "threshold": 0.0}, "Expected a threshold in (0, 1], got 0.0."),
     "threshold-2": (X, {"size": 2, "threshold": 2}, "Expected a threshold in (0, 1], got 2."),
     "integers": (X.int(), {"size": 2}, "Expected x of a floating-point dtype, got torch.int32."),
