@@ -16,6 +16,7 @@ import torch
 from analyses.paths import ROOT
 from mcaprobe.manifest import processor
 
+CODE = ("analyses", "mcaprobe", "nanops", "native", "setup.py")
 PACKAGES = ("torch", "numpy", "scipy", "nibabel", "nilearn", "safetensors", "torchmetrics")
 
 
@@ -55,7 +56,7 @@ def commit() -> str:
             ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
         changed = subprocess.run(
-            ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no", "--", "analyses"],
+            ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no", "--", *CODE],
             capture_output=True,
             text=True,
             check=True,

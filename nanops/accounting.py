@@ -55,7 +55,7 @@ class Totals:
         uniform: Those filled with the known output of background.
         macs: Multiply-accumulates of dense convolutions.
         spared: Those of skipped windows.
-        executed: Those that the kernels made.
+        executed: Those that the kernels made, at most: a window that is computed counts in full.
         calls: Calls of operators.
         routes: Kernels that ran.
     """

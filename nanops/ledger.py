@@ -19,7 +19,8 @@ class Call:
         uniform: Those filled with the known output of a window of background.
         macs: Multiply-accumulates that a dense operator makes for one window; their mean where windows differ, as those
             of a transposed convolution do.
-        executed: Multiply-accumulates that were made for each sample by the kernel that ran.
+        executed: Multiply-accumulates that were made for each sample by the kernel that ran; a window that is computed
+            counts in full, even if taps outside the image or of NaN only are left out.
         route: That kernel: "stock", "compiled" or "torch".
         spared: Multiply-accumulates of the skipped windows; None for skipped times macs.
     """

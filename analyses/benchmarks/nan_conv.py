@@ -18,7 +18,12 @@ from nanops import functional, ledger
 CONV = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
 NAN_CONV = {1: functional.nan_conv1d, 2: functional.nan_conv2d, 3: functional.nan_conv3d}
 LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
-OPERATORS, GROWTH, TOTAL = "operators", "growing sizes", "all convolutions"
+OPERATORS, FIRST, GROWTH, TOTAL = "operators", "channels first", "growing sizes", "all convolutions"
+PARTS = (
+    (OPERATORS, CASES, CASE_PATTERNS),
+    (FIRST, tuple(replace(case, least={}) for case in CASES if case.groups == 1), CASE_PATTERNS[:3]),
+    (GROWTH, GROWING, GROWING_PATTERNS),
+)
 LEAST_OF_A_NETWORK = 0.97
 NETWORK_METHODS = (Method("conservative", 0.5), Method("aggressive", 0.5), Method(None, 0.5))
 # speed_up: stock's median, in its faster memory format, over ours; ideal: what skipping alone would give;
@@ -43,9 +48,9 @@ def run(setting: Setting, progress: Callable[[str], None] = lambda _: None) -> l
 def _rows(setting: Setting, progress: Callable[[str], None]) -> Iterator[Row]:
     for count in setting.threads:
         with threads(count), torch.inference_mode():
-            for part, cases, patterns in ((OPERATORS, CASES, CASE_PATTERNS), (GROWTH, GROWING, GROWING_PATTERNS)):
+            for part, cases, patterns in PARTS:
                 for case in cases:
-                    for row in time_case(case, patterns, setting, progress):
+                    for row in time_case(case, patterns, setting, progress, last=part != FIRST):
                         yield {"part": part, "subject": case.name, "threads": count} | row
 
 
@@ -101,19 +106,24 @@ def _layer(name: str, module: torch.nn.Conv2d, x: Tensor, setting: Setting, prog
 
 
 def time_case(
-    case: Case, patterns: Iterable[str], setting: Setting, progress: Callable[[str], None] = lambda _: None
-) -> list[Row]:
-    """Return a row for each pattern: stock in both memory formats and ours on each pattern, by turns."""
+    case: Case, patterns: Iterable[str], setting: Setting, progress: Callable[[str], None] = lambda _: None,
+    last: bool = True,
+) -> list[Row]:  # fmt: skip
+    """Return a row for each pattern: stock in both memory formats and ours on each pattern, by turns.
+
+    Args:
+        last: Whether ours takes channels last; if not, contiguous images.
+    """
     x, weight, bias = case.operands(setting.seed)
     stock = {
         name: partial(CONV[case.dims], x.contiguous(memory_format=form), weight.contiguous(memory_format=form), bias,
                       padding=case.kernel // 2, groups=case.groups)
         for name, form in (("channels_last", LAST[case.dims]), ("contiguous", torch.contiguous_format))
     }  # fmt: skip
-    last = LAST[case.dims]
+    form = LAST[case.dims] if last else torch.contiguous_format
     ours = {
-        pattern: partial(NAN_CONV[case.dims], with_nan(x, pattern, setting.seed).contiguous(memory_format=last),
-                         weight.contiguous(memory_format=last), bias, padding=case.kernel // 2, groups=case.groups)
+        pattern: partial(NAN_CONV[case.dims], with_nan(x, pattern, setting.seed).contiguous(memory_format=form),
+                         weight.contiguous(memory_format=form), bias, padding=case.kernel // 2, groups=case.groups)
         for pattern in patterns
     }  # fmt: skip
     theirs, found = by_turns(stock, ours, setting, lambda text: progress(f"{case.name}, {text}"))

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from analyses import provenance
 from analyses.benchmarks import nan_conv, nan_pool
+from analyses.benchmarks.memory import keep_freed
 from analyses.benchmarks.nan_conv import COLUMNS, GROWTH
 from analyses.benchmarks.record import stamp
 from analyses.benchmarks.speed_up import Row, Setting
@@ -32,7 +33,8 @@ ABOUT = (
     "rows: medians of the times of one call; stock: torch's own operator on the same values without NaN, in the faster "
     "of its two memory formats, timed before, between and after ours in the same run; speed_up: stock over ours, its "
     "extremes over the repetitions; ideal: 1 / (1 - skipped windows); executed: multiply-accumulates made, of those of "
-    "a dense one; ours takes channels last; NaN convolutions with threshold 1/2 and fill mean"
+    "a dense one, where a window that is computed counts in full even if some of its taps are left out; ours takes "
+    "channels last but in the part channels first; NaN convolutions with threshold 1/2 and fill mean"
 )
 
 
@@ -42,7 +44,9 @@ def report(what: str, repetitions: int, threads: tuple[int, ...], out: Path | No
     path = out or RESULTS / f"{what}.csv"
     setting = Setting(repetitions=repetitions, threads=threads)
     # Before the measurement: of the code that is measured, whatever is committed meanwhile.
-    about = stamp(repetitions) | {"about": ABOUT, "kernels": _kernels(), "seed": setting.seed}
+    about = stamp(repetitions) | {
+        "about": ABOUT, "kernels": _kernels(), "seed": setting.seed, "memory": keep_freed(),
+    }  # fmt: skip
     with console.status("") as status:
         found = MEASURES[what](setting, status.update)
     rows = [cells(row, COLUMNS) for row in found]

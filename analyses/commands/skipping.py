@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analyses.benchmarks.memory import keep_freed
 from analyses.benchmarks.networks import subjects
 from analyses.benchmarks.record import stamp
 from analyses.benchmarks.speed_up import Setting
@@ -41,7 +42,7 @@ def skipping(args: argparse.Namespace) -> int:
     """Measure, write rows and manifest, print the table that the README shows."""
     repetitions, threads = timing_of(args)
     console, start = Console(), time.monotonic()
-    about = stamp(repetitions) | {"about": ABOUT, "note": OCT}
+    about = stamp(repetitions) | {"about": ABOUT, "note": OCT, "memory": keep_freed()}
     setting = Setting(repetitions, threads, seconds=0.0)
     with console.status("") as status:
         rows = run(subjects(args.data), setting, progress=status.update)
