@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from mcaprobe.campaign import Campaign
 from mcaprobe.errors import InputError
-from mcaprobe.loading import load_input, load_model
+from mcaprobe.loading import load_input
 from mcaprobe.metrics import load_metric
+from mcaprobe.models import load_model
 from mcaprobe.observer import Observer
 from mcaprobe.result import Result
 from mcaprobe.routes import AUTO

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mcaprobe.errors import InputError
-from mcaprobe.loading import Input, Model
+from mcaprobe.loading import Input
 from mcaprobe.locks import locked
 from mcaprobe.manifest import identity
 from mcaprobe.metrics import Metric
+from mcaprobe.models import Model
 from mcaprobe.observer import Observer
 from mcaprobe.result import Result
 from mcaprobe.runs_in_folder import InFolder

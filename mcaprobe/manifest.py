@@ -16,8 +16,9 @@ import numpy
 import torch
 
 from mcaprobe.errors import InputError
-from mcaprobe.loading import Input, Model
+from mcaprobe.loading import Input
 from mcaprobe.metrics import Metric
+from mcaprobe.models import Model
 from mcaprobe.settings import Settings
 
 FORMAT = 1

@@ -13,8 +13,8 @@ from mcaprobe import kernels
 from mcaprobe.emulator import attention_by_parts
 from mcaprobe.errors import InputError
 from mcaprobe.geometry import LayerInfo, survey
-from mcaprobe.loading import state_hashes
 from mcaprobe.memory import LiveBytes, base_memory, default_memory
+from mcaprobe.models import state_hashes
 from mcaprobe.routes import EXACT, resolve
 from mcaprobe.settings import Settings, matches, show_bytes
 from mcaprobe.statistics import IndexMoments, Moments

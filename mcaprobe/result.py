@@ -10,9 +10,9 @@ from torch import Tensor
 from mcaprobe.chunks import activation_path
 from mcaprobe.errors import InputError
 from mcaprobe.layer_result import LayerResult
-from mcaprobe.loading import nearest
 from mcaprobe.manifest import MANIFEST
 from mcaprobe.metrics import PREFIX
+from mcaprobe.models import nearest
 from mcaprobe.place import ANATOMY, Place
 from mcaprobe.plots import LayerPicture, heatmap
 from mcaprobe.settings import expect_matches, matches
