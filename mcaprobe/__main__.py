@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from mcaprobe.commands import digits, heatmap, run
+from mcaprobe.commands import digits, doctor, heatmap, run
 from mcaprobe.commands.parsing import EXIT_CODES, Parser
 
 ABOUT = """\
@@ -22,6 +22,7 @@ example:
   mcaprobe run demo mni152 --out brain      10 samples of the demo's network on a head
   mcaprobe digits brain --method general    another estimator, without a new run
   mcaprobe heatmap brain --layers 'dec*'    the picture again, of some layers
+  mcaprobe doctor                           what this machine can run
 
 `mcaprobe COMMAND --help` has the options, examples and files of a command.
 
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     whole = Parser(prog="mcaprobe", description=ABOUT, epilog=MORE + EXIT_CODES)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, digits, heatmap):
+    for command in (run, digits, heatmap, doctor):
         command.add(commands)
     return whole
 

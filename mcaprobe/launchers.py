@@ -39,7 +39,7 @@ def absence(options: Verrou, launcher: str) -> str | None:
             return f"Valgrind has no tool verrou ({answer}): put a Valgrind with Verrou first on PATH (its env.sh)."
         return None
     engine, image = engine_of(options, launcher), image_of(options, launcher)
-    code, answer = ask([*engine, "--version"])
+    code, answer = ask([*engine, "--version" if launcher == APPTAINER else "version"])
     if code:
         return f"The engine {engine[0]} cannot be used: {answer}; install it, or choose another --launcher."
     if launcher == APPTAINER:

@@ -6,6 +6,7 @@ FOLDER holds the job (sample_files.py); RUN is `reference`, `again` or the numbe
 the run leaves. Only what the run needs is imported: under Valgrind an import takes ten times as long.
 """
 
+import builtins
 import ctypes
 import errno
 import os
@@ -13,7 +14,8 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,15 +43,18 @@ class Instrumentation:
         self._library = None if path is None else ctypes.CDLL(str(path))
         self._before = 0
         self.counted = 0
+        self.active = False
 
     def on(self) -> None:
         """Perturb from here."""
+        self.active = True
         if self._library is not None:
             self._before = self._read()
             self._library.c_verrou_start_soft_instrumentation()
 
     def off(self) -> None:
         """Perturb no more; add what was counted since `on`, of which there are fewer than 2^32."""
+        self.active = False
         if self._library is not None:
             self._library.c_verrou_stop_soft_instrumentation()
             self.counted += (self._read() - self._before) % WRAP
@@ -59,6 +64,27 @@ class Instrumentation:
             return 0
         self._library.c_verrou_count_fp_instrumented.restype = ctypes.c_uint
         return int(self._library.c_verrou_count_fp_instrumented())
+
+
+@contextmanager
+def imports_unperturbed(switch: Instrumentation) -> Iterator[None]:
+    """Import unperturbed what the model imports in its forward pass: torch loads hundreds of modules there, once."""
+    plain = builtins.__import__
+
+    def imported(name: str, *rest: Any, **more: Any) -> Any:
+        if not switch.active or name in sys.modules:
+            return plain(name, *rest, **more)
+        switch.off()
+        try:
+            return plain(name, *rest, **more)
+        finally:
+            switch.on()
+
+    builtins.__import__ = imported
+    try:
+        yield
+    finally:
+        builtins.__import__ = plain
 
 
 def binding() -> Path | None:
@@ -113,7 +139,7 @@ def forward(
         switch.on()
 
     torch.backends.mha.set_fastpath_enabled(False)  # attention by its parts, as the emulator records it
-    with torch.no_grad(), record(model, layers=globs, sink=take) as recorded:
+    with torch.no_grad(), record(model, layers=globs, sink=take) as recorded, imports_unperturbed(switch):
         torch.manual_seed(seed)
         switch.on()
         try:

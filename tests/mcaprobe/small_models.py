@@ -45,6 +45,27 @@ class Line(nn.Module):
         return x
 
 
+class Pooled(nn.Module):
+    """Convolution (symmetric), normalisation, pooling with indices, unpooling, convolution on a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.conv1 = nn.Conv1d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm1d(4)
+        self.pool = nn.MaxPool1d(2, return_indices=True)
+        self.unpool = nn.MaxUnpool1d(2)
+        self.conv2 = nn.Conv1d(4, 2, 3, padding=1)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+            self.conv1.weight[..., 2] = self.conv1.weight[..., 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, indices = self.pool(self.norm(self.conv1(x)))
+        return self.conv2(self.unpool(y, indices))
+
+
 class Asking(Line):
     """Asks for a perturbed number: no two runs can go side by side."""
 
@@ -127,6 +148,11 @@ def build_small() -> nn.Module:
 def build_line() -> nn.Module:
     """Return Line in evaluation mode."""
     return Line().eval()
+
+
+def build_pooled() -> nn.Module:
+    """Return Pooled."""
+    return Pooled().eval()
 
 
 def build_threaded() -> nn.Module:

@@ -1,5 +1,5 @@
-/* A stand-in for Verrou's switches, for tests: NOT Verrou. While it is on, the processor rounds up or down, by a hash
-   of the seed and of how often it was switched on; one operation is counted for each time. */
+/* A stand-in for Verrou's switches, for tests: NOT Verrou. While it is on, the processor rounds all results in one
+   direction, by a hash of the seed and of how often it was switched on; one operation is counted for each time. */
 #include <fenv.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +18,8 @@ void c_verrou_start_soft_instrumentation(void) {
   if (set("STANDIN_MODE", "nearest")) return;
   h += 2654435761u * ++calls;
   h ^= h >> 15; h *= 2246822519u; h ^= h >> 13; h *= 3266489917u; h ^= h >> 16;
-  fesetround(h & 1 ? FE_UPWARD : FE_DOWNWARD);
+  static const int ways[] = {FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO, FE_TONEAREST};
+  fesetround(ways[h & 3]);
 }
 
 void c_verrou_stop_soft_instrumentation(void) { fesetround(FE_TONEAREST); }

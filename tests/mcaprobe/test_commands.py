@@ -62,7 +62,9 @@ def call(capsys, *arguments: object) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["digits"], ["heatmap"]], ids=["mcaprobe", "run", "digits", "heatmap"]
+    "command",
+    [[], ["run"], ["digits"], ["heatmap"], ["doctor"]],
+    ids=["mcaprobe", "run", "digits", "heatmap", "doctor"],
 )
 def test_help_has_examples_and_exit_codes(capsys, command):
     code, output, _ = call(capsys, *command, "--help")

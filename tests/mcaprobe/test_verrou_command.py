@@ -1,10 +1,11 @@
 """Which command lines does the backend verrou build?"""
 
-import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mcaprobe import launchers
@@ -139,8 +140,8 @@ def test_every_mode_but_the_baselines_is_taken():
 
 def test_print_command_shows_every_run_and_runs_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    arguments = ["run", "no.such:model", "nothing.npy", "--out", str(tmp_path / "r"), "--backend", "verrou",
-                 "--launcher", "native", "--samples", "3", "--print-command", "--rounding-mode", "nearness"]  # fmt: skip
+    arguments = ["run", "no.such:model", "nothing.npy", "--out", str(tmp_path / "r"), "--backend", "verrou"]
+    arguments += ["--launcher", "native", "--samples", "3", "--print-command", "--rounding-mode", "nearness"]
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines] == ["reference", "again", "0", "1", "2"]
@@ -150,12 +151,13 @@ def test_print_command_shows_every_run_and_runs_nothing(capsys, tmp_path, monkey
 
 
 def test_print_command_does_not_wait_for_torch(tmp_path):
-    import subprocess
-
-    code = ("import sys\nfrom mcaprobe.__main__ import main\n"
-            "main(['run', 'm:f', 'x', '--out', 'r', '--backend', 'verrou', '--launcher', 'podman', '--print-command'])\n"
-            "assert 'torch' not in sys.modules")  # fmt: skip
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env=os.environ).returncode == 0
+    code = """import sys
+from mcaprobe.__main__ import main
+options = ["--out", "r", "--backend", "verrou", "--launcher", "podman", "--print-command"]
+assert main(["run", "m:f", "x", *options]) == 0
+assert "torch" not in sys.modules"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 WRONG = {
@@ -174,9 +176,6 @@ WRONG = {
 @pytest.mark.parametrize("options, sentence", WRONG.values(), ids=WRONG)
 def test_a_wrong_option_is_one_sentence(capsys, tmp_path, options, sentence):
     model = "tests.mcaprobe.small_models:build_line"
-    (tmp_path / "x.npy").write_bytes(b"")
-    import numpy as np
-
     np.save(tmp_path / "x.npy", np.zeros((1, 1, 24), np.float32))
     code = main(["run", model, str(tmp_path / "x.npy"), "--out", str(tmp_path / "r"), *options])
     assert code == 2 and not (tmp_path / "r").exists()
