@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mcaprobe.container import CAMPAIGN, PYTHON, engine_of, image_of, inside
 from mcaprobe.errors import InputError
-from mcaprobe.verrou import APPTAINER, AUTO, ENVIRONMENT, LAUNCHERS, NATIVE, Verrou, environment, valgrind, worker
+from mcaprobe.verrou import APPTAINER, AUTO, LAUNCHERS, NATIVE, VARIABLES, Verrou, native_variables, valgrind, worker
 
 PROBE = ["valgrind", "--tool=verrou", "--version"]
 PATIENCE = 60.0  # seconds that an engine may take to answer
@@ -77,7 +77,7 @@ def check_image(options: Verrou, launcher: str, folder: Path) -> None:
     """Raise InputError where the engine refuses to run the image, or the image has no Verrou."""
     if launcher == NATIVE:
         return
-    command = inside(options, launcher, PROBE, ENVIRONMENT, folder, Path.cwd(), _user())
+    command = inside(options, launcher, PROBE, VARIABLES, folder, Path.cwd(), _user())
     code, answer = ask(command)
     if code:
         image, engine = image_of(options, launcher), engine_of(options, launcher)[0]
@@ -96,7 +96,7 @@ class Launch:
 
     def text(self) -> str:
         """Return the line that does the same in a shell."""
-        stated = {name: value for name, value in self.environment.items() if ENVIRONMENT.get(name) == value}
+        stated = {name: value for name, value in self.environment.items() if VARIABLES.get(name) == value}
         front = ["env", *(f"{name}={value}" for name, value in stated.items())] if stated else []
         return shlex.join([*front, *self.command])
 
@@ -110,13 +110,13 @@ def launch(options: Verrou, launcher: str, mode: str, seed: int, run: str, folde
     """
     if launcher == NATIVE:
         program = valgrind(options, mode, seed, run, folder) + worker(sys.executable, folder, run)
-        return Launch(program, environment(os.environ))
+        return Launch(program, native_variables(os.environ))
     program = valgrind(options, mode, seed, run, CAMPAIGN) + worker(PYTHON, CAMPAIGN, run)
-    return Launch(inside(options, launcher, program, ENVIRONMENT, folder, Path.cwd(), _user()), _engine_environment())
+    return Launch(inside(options, launcher, program, VARIABLES, folder, Path.cwd(), _user()), _engine_environment())
 
 
 def _engine_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
 
 
 def _user() -> tuple[int, int]:

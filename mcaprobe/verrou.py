@@ -133,7 +133,7 @@ def runs_of(samples: int) -> list[str]:
 
 
 # One thread, since Valgrind runs one at a time and a sum depends on their number; malloc, since Valgrind replaces it.
-ENVIRONMENT = {
+VARIABLES = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -144,10 +144,10 @@ ENVIRONMENT = {
 _FOREIGN = ("VERROU_", "VALGRIND_OPTS", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 
 
-def environment(of_this_process: Mapping[str, str]) -> dict[str, str]:
+def native_variables(of_this_process: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a native run: this process's, less what would change the arithmetic."""
     kept = {name: value for name, value in of_this_process.items() if not name.startswith(_FOREIGN)}
-    return kept | ENVIRONMENT
+    return kept | VARIABLES
 
 
 def valgrind(options: Verrou, mode: str, seed: int, run: str, folder: Path | str) -> list[str]:

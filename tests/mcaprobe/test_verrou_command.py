@@ -14,12 +14,12 @@ from mcaprobe.container import inside
 from mcaprobe.errors import InputError
 from mcaprobe.launchers import launch
 from mcaprobe.verrou import (
-    ENVIRONMENT,
     MODES,
     TIMERS,
+    VARIABLES,
     Verrou,
     check_mode,
-    environment,
+    native_variables,
     runs_of,
     sample_seed,
     valgrind,
@@ -40,7 +40,7 @@ def test_the_golden_command_of_a_native_sample():
         f"{VALGRIND}--rounding-mode=random --vr-seed=673228719 --exclude=/runs/r/verrou/exclude-timers.txt "
         f"{sys.executable} -m mcaprobe.verrou_worker /runs/r/verrou 1"
     )
-    assert ENVIRONMENT.items() <= found.environment.items()
+    assert VARIABLES.items() <= found.environment.items()
 
 
 def test_the_golden_command_of_the_baseline_is_nearest_whatever_the_mode():
@@ -84,7 +84,7 @@ def test_the_bits_depend_on_what_the_lists_say_not_on_their_names(lists):
 
 @pytest.mark.parametrize("engine, more", [("docker", ""), ("podman", "--userns=keep-id ")])
 def test_the_golden_command_inside_an_image(engine, more):
-    words = inside(Verrou(), engine, ["valgrind", "a b", "c"], ENVIRONMENT, FOLDER, Path("/home/me"), (1000, 100))
+    words = inside(Verrou(), engine, ["valgrind", "a b", "c"], VARIABLES, FOLDER, Path("/home/me"), (1000, 100))
     assert shlex.join(words) == (
         f"{engine} run --rm --read-only --tmpfs=/tmp --network=none --user=1000:100 {more}"
         f"--volume=/runs/r/verrou:/campaign --volume=/home/me:/code:ro --workdir=/code {ENGINE_ENV} "
@@ -120,7 +120,7 @@ def test_a_sample_inside_an_image_finds_its_files_there(monkeypatch):
 def test_the_environment_cannot_change_the_arithmetic():
     given = {"VERROU_ROUNDING_MODE": "float", "VALGRIND_OPTS": "--tool=none", "ATEN_CPU_CAPABILITY": "default",
              "OMP_NUM_THREADS": "8", "HOME": "/home/me"}  # fmt: skip
-    assert environment(given) == {**ENVIRONMENT, "HOME": "/home/me"}
+    assert native_variables(given) == {**VARIABLES, "HOME": "/home/me"}
 
 
 def test_each_sample_has_a_seed_of_its_own():
