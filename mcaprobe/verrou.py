@@ -1,4 +1,4 @@
-"""Which command runs one sample under Verrou, and in which environment? Nothing here runs anything."""
+"""Which command runs one sample under Verrou, with which variables? Nothing here runs anything."""
 
 import hashlib
 from collections.abc import Mapping
