@@ -77,6 +77,19 @@ def check_seeds(mode: str, first: tuple[str, Proof], second: tuple[str, Proof]) 
         )
 
 
+def counted(folder: Path, run: str, proof: Proof) -> int:
+    """Return the instrumented operations of a run, from the table that Verrou prints at the end.
+
+    The run itself read them in 32 bits, layer by layer: where a layer has more, its count lacks multiples of 2^32.
+    """
+    try:
+        text = log_file(folder, run).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return proof.counted
+    total = sum(int(found) for found in re.findall(r"^==\d+==  \w+ +\d+ +(\d+) +\(", text, re.M))
+    return total if (total - proof.counted) % 2**32 == 0 else proof.counted
+
+
 def verrou_version(folder: Path, run: str) -> str | None:
     """Return the version that Valgrind states in the log of a run, such as 3.26.0+verrou-2.7.0."""
     try:

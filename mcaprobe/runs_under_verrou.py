@@ -14,7 +14,7 @@ from mcaprobe.manifest import identity_text
 from mcaprobe.observer import Observer
 from mcaprobe.planning import Needs, Survey, plan_processes
 from mcaprobe.products import Products
-from mcaprobe.proofs import verrou_version
+from mcaprobe.proofs import counted, verrou_version
 from mcaprobe.result import Result
 from mcaprobe.runs_in_folder import InFolder
 from mcaprobe.sample_files import INPUT, JOB, PROTOCOL, Proof
@@ -52,10 +52,11 @@ class UnderVerrou(InFolder):
     def _run(self, seen: Survey) -> Result:
         self.launcher = choose(self.options)
         needs, self.jobs = plan_processes(self.settings, seen, self.out, self.options.jobs)
-        samples = self._prepare()
         self._save("running", seen, needs)
         folder = new_folder(self.out, "products")
+        samples = None
         try:
+            samples = self._prepare()
             ran = samples.adopt()
             self.observer.start(self.settings.samples, ran, len(seen.layers))
             self.observer.chunk(ran, self.settings.samples - 1)
@@ -66,7 +67,7 @@ class UnderVerrou(InFolder):
             products.metrics(self.report.metrics)
             return self._finish(products, folder, seen, needs)
         except (InputError, RunFailure) as error:
-            self.proofs = samples.proofs
+            self.proofs = {} if samples is None else samples.proofs
             self.save_failure(error, seen, needs)
             raise
         finally:
@@ -126,7 +127,9 @@ class UnderVerrou(InFolder):
             "instruction_set": None if known is None else known.instruction_set,
             "versions": None if known is None else known.versions,
             "baseline_repeated": {REFERENCE, AGAIN} <= self.proofs.keys(),
-            "counted": {run: proof.counted for run, proof in sorted(self.proofs.items(), key=_order)},
+            "counted": {
+                run: counted(self.folder, run, proof) for run, proof in sorted(self.proofs.items(), key=_order)
+            },
             "threads": {run: proof.threads for run, proof in sorted(self.proofs.items(), key=_order)},
         }
         return stated

@@ -88,6 +88,19 @@ def test_the_command_line_says_it_with_code_2(program, tmp_path, capsys):
     assert not (tmp_path / "r").exists()
 
 
+def test_a_refused_image_leaves_a_run_that_goes_on(program, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.ones((1, 1, 24), np.float32))
+    arguments = ["run", "tests.mcaprobe.small_models:build_line", str(tmp_path / "x.npy"), "--out",
+                 str(tmp_path / "r"), "--backend", "verrou", "--launcher", "docker"]  # fmt: skip
+    program("docker", NO_VERROU)
+    for _ in range(2):
+        assert main(arguments) == 2
+        errors = capsys.readouterr().err
+        assert errors.startswith("mcaprobe: The image mcaprobe-verrou has no Verrou") and errors.count("\n") == 1
+    manifest = json.loads((tmp_path / "r/manifest.json").read_text())
+    assert manifest["status"] == "failed" and "has no Verrou" in manifest["failures"][0]
+
+
 def test_the_doctor_has_a_line_and_a_remedy_for_each(program, tmp_path, capsys):
     program("valgrind", VALGRIND)
     program("podman", NO_IMAGE)
