@@ -192,7 +192,10 @@ def test_a_directed_mode_may_have_equal_samples(tmp_path, monkeypatch):
 
 
 MODELS = {
-    "threaded": (InputError, r"^Not one thread: torch had 2 in the (second )?baseline, and sums depend on their number"),
+    "threaded": (
+        InputError,
+        r"^Not one thread: torch had 2 in the (second )?baseline, and sums depend on",
+    ),
     "raising_under_verrou": (InputError, r"exit code 4, .*ends:(?s:.*)\n    ValueError: not here$"),
     "unseeded": (InputError, r"ends:(?s:.*)\n    The model .* has other parameters in each process: let it load them"),
     "longer_under_verrou": (RunFailure, r"^Sample 0 did not run the layers of the baseline \(the first is :abs\)"),
