@@ -7,6 +7,7 @@ input.safetensors   the input tensor
 <run>.json          its proof; it appears last, so that what it names is whole
 """
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,21 @@ def forget(folder: Path, run: str) -> None:
     layers_file(folder, run).unlink(missing_ok=True)
 
 
+# Valgrind writes before and after what the program says; only where it ends the program itself are its lines the reason.
+_VALGRIND = re.compile(r"==\d+==")
+_FATAL = re.compile(r"==\d+== Process terminating")
+_TABLE = re.compile(r"==\d+==\s*(-+|Operation .*|`- .*|\w+ +\d+ +\d+ +\( *\d+%\)|For lists of .*|ERROR SUMMARY.*)?$")
+
+
 def last_lines(folder: Path, run: str, count: int = 5) -> list[str]:
-    """Return the last lines that a run printed."""
+    """Return the last lines that a run printed itself, or what Valgrind printed when it ended the run."""
     try:
         text = log_file(folder, run).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not _TABLE.match(line)]
+    fatal = [i for i, line in enumerate(lines) if _FATAL.match(line)]
+    if fatal:
+        return lines[fatal[-1] :][:count]
+    own = [line for line in lines if not _VALGRIND.match(line)]
+    return (own or lines)[-count:]

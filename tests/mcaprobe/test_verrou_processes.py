@@ -18,7 +18,7 @@ from mcaprobe import verrou_worker
 from mcaprobe.errors import InputError
 from mcaprobe.launchers import ask
 from mcaprobe.proofs import counted
-from mcaprobe.sample_files import Proof
+from mcaprobe.sample_files import Proof, last_lines
 from mcaprobe.verrou import Verrou
 from tests.mcaprobe import small_models as models
 from tests.mcaprobe import standin_verrou
@@ -140,7 +140,20 @@ LOG = """\
 ==9==   `- flt                  1030139                   287747      ( 28%)
 ==9==  mAdd              5605920767               5603162307          (100%)
 ==9==   `- flt               5605920767               5603162307      (100%)
+==9==  ---------------------------------------------------------------------
+==9== For lists of detected and suppressed errors, rerun with: -s
+==9== ERROR SUMMARY: 0 errors from 0 contexts (suppressed: 0 from 0)
 """
+
+
+def test_the_table_of_verrou_does_not_hide_why_a_run_died(tmp_path):
+    (tmp_path / "0.log").write_text("==9== NOTE: a note\na line\nValueError: not here\n==9== Warning\n" + LOG)
+    assert last_lines(tmp_path, "0", 2) == ["a line", "ValueError: not here"]
+    end = "==9== Process terminating with default action of signal 4 (SIGILL)"
+    (tmp_path / "0.log").write_text(f"a line\n{end}\n{LOG}")
+    assert last_lines(tmp_path, "0") == [end]
+    (tmp_path / "0.log").write_text("==9== only Valgrind\n" + LOG)
+    assert last_lines(tmp_path, "0") == ["==9== only Valgrind"]
 
 
 @pytest.mark.parametrize("read, expected", [(5603455588, 5603455588), (5603455588 % 2**32, 5603455588), (7, 7)])
