@@ -94,7 +94,7 @@ def forget(folder: Path, run: str) -> None:
     layers_file(folder, run).unlink(missing_ok=True)
 
 
-# Valgrind writes before and after what the program says; only where it ends the program itself are its lines the reason.
+# Valgrind writes before and after what the program says; only where it ends the program are its lines the reason.
 _VALGRIND = re.compile(r"==\d+==")
 _FATAL = re.compile(r"==\d+== Process terminating")
 _TABLE = re.compile(r"==\d+==\s*(-+|Operation .*|`- .*|\w+ +\d+ +\d+ +\( *\d+%\)|For lists of .*|ERROR SUMMARY.*)?$")
