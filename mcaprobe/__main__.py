@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from mcaprobe.commands import compare, digits, heatmap, run
+from mcaprobe.commands import compare, digits, doctor, heatmap, run
 from mcaprobe.commands.parsing import EXIT_CODES, Parser
 
 ABOUT = """\
@@ -23,6 +23,7 @@ example:
   mcaprobe digits brain --method general    another estimator, without a new run
   mcaprobe heatmap brain --layers 'dec*'    the picture again, of some layers
   mcaprobe compare brain other              two runs of one model side by side
+  mcaprobe doctor                           what this machine can run
 
 `mcaprobe COMMAND --help` has the options, examples and files of a command.
 
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     whole = Parser(prog="mcaprobe", description=ABOUT, epilog=MORE + EXIT_CODES)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, digits, heatmap, compare):
+    for command in (run, digits, heatmap, compare, doctor):
         command.add(commands)
     return whole
 

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from mcaprobe.campaign import Campaign
 from mcaprobe.errors import InputError
-from mcaprobe.loading import load_input, load_model
+from mcaprobe.loading import load_input
 from mcaprobe.metrics import load_metric
+from mcaprobe.models import load_model
 from mcaprobe.observer import Observer
 from mcaprobe.result import Result
 from mcaprobe.routes import AUTO
 from mcaprobe.settings import BLOCK, Settings, parse_bytes
 from mcaprobe.statistics import Estimator
+from mcaprobe.verrou import Verrou
 
 Globs = str | Sequence[str]
 
@@ -42,6 +44,7 @@ def run(
     block: int = BLOCK,
     chunk: int | None = None,
     device: str = "cpu",
+    verrou: Verrou | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
 ) -> Result:
@@ -69,12 +72,18 @@ def run(
         block: Samples whose moments are accumulated one by one before blocks are merged.
         chunk: At most so many samples at once; changes no bit.
         device: Torch device.
+        verrou: Run each sample in a process under Verrou, so (`mode` is then a rounding mode of Verrou); None: emulate.
         overwrite: Start again although `out` holds a run.
         observer: Told of the progress; None: nobody.
     Raises:
         InputError: bad input; nothing was started.
         RunFailure: the model raised or the disk is full; with `out` the chunks that are done stay.
     """
+    if verrou is not None and not all(isinstance(named, str) for named in (model, *metrics)):
+        raise InputError(
+            "Expected the model and the metrics as package.module:function, since each sample under Verrou is a "
+            "process of its own."
+        )
     loaded = load_model(model, device)
     prepared = load_input(x, loaded.module, input_options or {}, device)
     if keep_moments is None:
@@ -83,6 +92,7 @@ def run(
         samples=samples, mode=mode, precision=precision, seed=seed, route=route, block=block, layers=_globs(layers),
         keep_moments=_globs(keep_moments), keep_samples=_globs(keep_samples), estimator=estimator or Estimator(),
         device=device, threads=threads, memory=parse_bytes(memory) if isinstance(memory, str) else memory, chunk=chunk,
+        verrou=verrou,
     )  # fmt: skip
     campaign = Campaign(settings, loaded, prepared, [load_metric(metric) for metric in metrics])
     return campaign.run(None if out is None else Path(out), observer or Observer(), overwrite)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from mcaprobe.errors import InputError
-from mcaprobe.loading import Input, Model
+from mcaprobe.loading import Input
 from mcaprobe.locks import locked
 from mcaprobe.manifest import identity
 from mcaprobe.metrics import Metric
+from mcaprobe.models import Model
 from mcaprobe.observer import Observer
 from mcaprobe.result import Result
 from mcaprobe.runs_in_folder import InFolder
 from mcaprobe.runs_in_memory import InMemory
+from mcaprobe.runs_under_verrou import UnderVerrou
 from mcaprobe.settings import Settings
 
 
@@ -41,10 +43,15 @@ class Campaign:
             InputError: bad input, another run's directory, not enough memory or disk; nothing was started.
             RunFailure: the run could not end; the chunks that are done stay.
         """
+        verrou = self.settings.verrou
         try:
             if out is None:
+                if verrou is not None:
+                    raise InputError("A campaign under Verrou needs a run directory, where its samples are: give out.")
                 return InMemory(self, observer).run()
             with _made(out), locked(out):
+                if verrou is not None:
+                    return UnderVerrou(self, out, observer, verrou).run(overwrite)
                 return InFolder(self, out, observer).run(overwrite)
         finally:
             observer.stop()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mcaprobe.errors import InputError
 from mcaprobe.grids import aligned
-from mcaprobe.loading import nearest
 from mcaprobe.maps import layer_affine, save_layer
+from mcaprobe.models import nearest
 from mcaprobe.statistics import IndexMoments, Moments, classes, significant_bits
 from mcaprobe.summary import Histogram, Row
 

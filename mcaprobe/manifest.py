@@ -1,5 +1,6 @@
 """On what, with what, and how did a run take place? The manifest beside every result."""
 
+import json
 import os
 import platform
 import socket
@@ -16,8 +17,9 @@ import numpy
 import torch
 
 from mcaprobe.errors import InputError
-from mcaprobe.loading import Input, Model
+from mcaprobe.loading import Input
 from mcaprobe.metrics import Metric
+from mcaprobe.models import Model
 from mcaprobe.settings import Settings
 
 FORMAT = 1
@@ -99,10 +101,16 @@ def identity(settings: Settings, model: Model, x: Input, metrics: list[Metric]) 
         "input sha256": x.sha256,
         "model sha256": model.sha256,
         "metrics": [metric.spec for metric in metrics],
-        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        # Under Verrou the proof of each run has its own, which must be the same in all.
+        "instruction set": None if settings.verrou else torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "mcaprobe": versions()["mcaprobe"],
     }
+
+
+def identity_text(identity: Mapping[str, Any]) -> str:
+    """Return an identity as text of which a hash can be taken."""
+    return json.dumps(identity, sort_keys=True)
 
 
 def _fields(options: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from mcaprobe.errors import RunFailure
-from mcaprobe.loading import import_object
+from mcaprobe.models import import_object
 from mcaprobe.statistics import Moments
 
 PREFIX = "metric:"

@@ -13,8 +13,8 @@ from mcaprobe import kernels
 from mcaprobe.emulator import attention_by_parts
 from mcaprobe.errors import InputError
 from mcaprobe.geometry import LayerInfo, survey
-from mcaprobe.loading import state_hashes
 from mcaprobe.memory import LiveBytes, base_memory, default_memory
+from mcaprobe.models import state_hashes
 from mcaprobe.routes import EXACT, resolve
 from mcaprobe.settings import Settings, matches, show_bytes
 from mcaprobe.statistics import IndexMoments, Moments
@@ -31,6 +31,7 @@ SCORES = 50
 MALLOC = 1.25
 MAP_BYTES = 2 * 4 * 9 + 5  # of each position: the NIfTI volumes, the stored map and shares
 HISTOGRAM_BYTES = 2**17  # of each layer: three regions, eight estimators, 16 bins a bit of float64
+PROCESS = 2**30  # Valgrind, Python and torch before a model is there: measured 0.7 to 0.9 GiB
 SLACK = 64 * 2**20  # libraries that are loaded later, pictures
 
 
@@ -193,13 +194,42 @@ def plan(
         count -= 1
     disk = disk_needed(settings, seen, 1 if count >= total else 2)
     if out is not None:
-        free = shutil.disk_usage(_existing(out)).free
-        if disk > free:
-            raise InputError(
-                f"The run would write up to {show_bytes(disk)}, but the disk of {out} has {show_bytes(free)} free: "
-                "choose another --out, fewer layers (--layers), or keep fewer moments and samples."
-            )
+        _expect_room(disk, out)
     return Needs(memory, allowed, disk, count)
+
+
+def plan_processes(settings: Settings, seen: Survey, out: Path, jobs: int | None) -> tuple[Needs, int]:
+    """Return the needs of a campaign whose runs are processes, and how many of them go at once.
+
+    Args:
+        jobs: As many as were asked for; None: as the processors and the memory allow.
+    Raises:
+        InputError: not even one fits the memory, or the files of all runs do not fit the disk.
+    """
+    recorded = [prod(info.shape) * info.dtype.itemsize for info in seen.layers.values()]
+    one = PROCESS + int(MALLOC * (seen.live + sum(recorded))) + 2 * 4 * seen.weights
+    own = base_memory(settings.device) + SLACK + (settings.samples + 2) * max(recorded)
+    own += max(_reduction(settings, info, settings.thread_count(), True) for info in seen.layers.values())
+    allowed = settings.memory or default_memory(settings.device)
+    runs = settings.samples + 2
+    count = jobs or max(1, min(settings.thread_count(), runs, (allowed - own) // one))
+    if own + count * one > allowed:
+        raise InputError(
+            f"{count} processes under Verrou would take {show_bytes(own + count * one)}, and {show_bytes(allowed)} are "
+            "allowed: raise --memory, lower --jobs, or record fewer layers with --layers."
+        )
+    needs = Needs(own + count * one, allowed, disk_needed(settings, seen, 1) + runs * sum(recorded), 1)
+    _expect_room(needs.disk, out)
+    return needs, count
+
+
+def _expect_room(disk: int, out: Path) -> None:
+    free = shutil.disk_usage(_existing(out)).free
+    if disk > free:
+        raise InputError(
+            f"The run would write up to {show_bytes(disk)}, but the disk of {out} has {show_bytes(free)} free: "
+            "choose another --out, fewer layers (--layers), or keep fewer moments and samples."
+        )
 
 
 def _refusal(settings: Settings, seen: Survey, memory: int, allowed: int, lanes: int) -> str:

@@ -10,11 +10,12 @@ from torch import Tensor
 from mcaprobe.chunks import activation_path
 from mcaprobe.errors import InputError
 from mcaprobe.layer_result import LayerResult
-from mcaprobe.loading import nearest
 from mcaprobe.manifest import MANIFEST
 from mcaprobe.metrics import PREFIX
+from mcaprobe.models import nearest
 from mcaprobe.place import ANATOMY, Place
 from mcaprobe.plots import LayerPicture, heatmap
+from mcaprobe.routes import VERROU
 from mcaprobe.settings import expect_matches, matches
 from mcaprobe.statistics import Estimator
 from mcaprobe.storage import DamagedFile, read_csv, read_json, read_tensors
@@ -118,7 +119,7 @@ class Result:
         title = f"Significant bits of {manifest['identity']['model']} on {Path(manifest['input']['name']).name}"
         machine = manifest["machine"]
         footer = (
-            f"n = {self.samples} and the IEEE run, mode {manifest['mode']}, emulated (route {manifest['route']}), "
+            f"n = {self.samples} and the IEEE run, mode {manifest['mode']}, {arithmetic_of(manifest)}, "
             f"seed {manifest['seed']}; "
             f"{self.estimator}; torch {manifest['versions']['torch']}, {machine['processor']}, "
             f"{machine['torch_cpu_capability']}, one thread a kernel"
@@ -140,6 +141,13 @@ class Result:
             **{f.name: getattr(estimator, f.name) for f in fields(Estimator)},
         }
         return Result({**self.manifest, "identity": identity}, rows, self.store, self.place, self.path, self._samples)
+
+
+def arithmetic_of(manifest: dict[str, Any]) -> str:
+    """Return what did the rounding, as a picture states it."""
+    if manifest["route"] == VERROU:
+        return f"under Verrou ({manifest['verrou']['version']})"
+    return f"emulated (route {manifest['route']})"
 
 
 def load(path: str | Path) -> Result:

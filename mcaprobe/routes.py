@@ -5,6 +5,7 @@ from mcaprobe.errors import InputError
 from mcaprobe.kernels.call import MODES
 
 EXACT, MODEL, AUTO = "exact", "model", "auto"
+VERROU = "verrou"  # not emulated: each sample is a process under Verrou
 ROUTES = (EXACT, MODEL, AUTO)
 _COMPILED = tuple(mode for mode in MODES if mode != "nearest")
 

@@ -27,10 +27,17 @@ if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
 
 CHUNKS = "chunks"
+WORK = (CHUNKS, "verrou")  # what is there only while a run is not complete
 
 
 class InFolder(Run):
-    """A campaign in a run directory, which it owns (the lock is held)."""
+    """A campaign in a run directory, which it owns (the lock is held).
+
+    Attributes:
+        parts: Name of the folder with what is finished, while the run is not complete.
+    """
+
+    parts = CHUNKS
 
     def __init__(self, campaign: "Campaign", out: Path, observer: Observer) -> None:
         super().__init__(campaign, observer)
@@ -40,7 +47,7 @@ class InFolder(Run):
 
     def run(self, overwrite: bool) -> Result:
         sweep(self.out)
-        sweep(self.out / CHUNKS)
+        sweep(self.out / self.parts)
         stored = self._stored(overwrite)
         if stored is not None:
             expect_same(self.out, stored["identity"], self.campaign.identity())
@@ -65,7 +72,7 @@ class InFolder(Run):
             return None
         if overwrite:
             remove(self.out / MANIFEST)
-            for name in (CHUNKS, *PRODUCTS):
+            for name in (*WORK, *PRODUCTS):
                 if (self.out / name).exists():
                     remove(self.out / name)
             return None
@@ -111,15 +118,24 @@ class InFolder(Run):
         self.absorb(report)
 
     def _save(self, status: str, seen: Survey, needs: Needs, **more: Any) -> dict[str, Any]:
-        folder = self.out / CHUNKS
+        folder = self.out / self.parts
         chunks = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         manifest = self.manifest(status, seen, needs, chunks)
         seconds = self.earlier + time.perf_counter() - self.started
-        manifest["times"] = {"started": self.began, "finished": now(), "seconds": seconds}
+        manifest["times"] = {"started": self.began, "finished": now(), "seconds": seconds, **self.times()}
         manifest["command"] = command()
         manifest.update(more)
         write_json(self.out / MANIFEST, manifest)
         return manifest
+
+    def times(self) -> dict[str, Any]:
+        """Return what the manifest tells of the clock beside the whole."""
+        return {}
+
+    def save_failure(self, error: Exception, seen: Survey, needs: Needs) -> None:
+        """Write the manifest of a run that could not end."""
+        with suppress(OSError):  # the failure is told in any case
+            self._save("failed", seen, needs, failures=[str(error)])
 
     def _run(self, seen: Survey) -> Result:
         done = self._done()
@@ -139,8 +155,7 @@ class InFolder(Run):
             products.metrics(self.report.metrics)
             return self._finish(products, folder, seen, needs)
         except RunFailure as error:
-            with suppress(OSError):  # the failure is told in any case
-                self._save("failed", seen, needs, failures=[str(error)])
+            self.save_failure(error, seen, needs)
             raise
         finally:
             remove(folder)

@@ -14,8 +14,9 @@ from mcaprobe import kernels
 from mcaprobe.errors import InputError
 from mcaprobe.noise.compiled import compiles
 from mcaprobe.rounding import MODES, Arithmetic
-from mcaprobe.routes import AUTO, resolve
+from mcaprobe.routes import AUTO, VERROU, resolve
 from mcaprobe.statistics import Estimator
+from mcaprobe.verrou import Verrou, check_mode
 
 BLOCK = 5  # samples whose moments are accumulated one by one; blocks are merged in index order
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
@@ -73,6 +74,7 @@ class Settings:
         threads: Samples computed side by side; changes no bit. None: torch's number.
         memory: Bytes that the run may take; decides the chunks, changes no bit. None: half of what is free.
         chunk: At most so many samples at once, so that a killed run loses less; changes no bit. None: as memory allows.
+        verrou: Run under Verrou, so; `mode` is then its rounding mode. None: emulated.
     """
 
     samples: int = 10
@@ -89,23 +91,37 @@ class Settings:
     threads: int | None = None
     memory: int | None = None
     chunk: int | None = None
+    verrou: Verrou | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 2:
             raise InputError(f"Expected at least 2 samples, since a standard deviation needs two, got {self.samples}.")
         if self.block < 1:
             raise InputError(f"Expected a block of at least 1 sample, got {self.block}.")
-        if self.mode not in MODES:
-            raise InputError(f"Expected a mode among {', '.join(MODES)}, got {self.mode!r}.")
-        if self.precision is not None and not 1 <= self.precision <= 53:
-            raise InputError(f"Expected a virtual precision of 1 to 53 bits, got {self.precision}.")
-        resolve(self.route, self.mode, self.device)
+        if self.verrou is not None:
+            self._check_verrou()
+        else:
+            self._check_emulator()
         if self.seed < 0:
             raise InputError(f"Expected a seed of at least 0, got {self.seed}.")
         if self.chunk is not None and (self.chunk < self.block or self.chunk % self.block):
             raise InputError(f"Expected a chunk of a multiple of the block's {self.block} samples, got {self.chunk}.")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"Expected at least 1 thread, got {self.threads}.")
+
+    def _check_emulator(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"Expected a mode among {', '.join(MODES)}, got {self.mode!r}.")
+        if self.precision is not None and not 1 <= self.precision <= 53:
+            raise InputError(f"Expected a virtual precision of 1 to 53 bits, got {self.precision}.")
+        resolve(self.route, self.mode, self.device)
+
+    def _check_verrou(self) -> None:
+        check_mode(self.mode)
+        for name, value, only in (("precision", self.precision, None), ("route", self.route, AUTO),
+                                  ("device", self.device, "cpu"), ("chunk", self.chunk, None)):  # fmt: skip
+            if value != only:
+                raise InputError(f"The backend verrou has no {name}: leave {name} {value} out.")
 
     def blocks(self) -> list[range]:
         """Return the samples of each block, in index order; the last block may be shorter."""
@@ -116,8 +132,8 @@ class Settings:
         return self.threads or len(os.sched_getaffinity(0))
 
     def taken_route(self) -> str:
-        """Return the route that is taken: `exact` or `model`."""
-        return resolve(self.route, self.mode, self.device)
+        """Return the route that is taken: `exact` or `model` of the emulator, or `verrou`."""
+        return VERROU if self.verrou is not None else resolve(self.route, self.mode, self.device)
 
     def identity(self) -> dict[str, Any]:
         """Return what the bits of the results depend on, by the name under which the manifest has it."""
@@ -127,11 +143,18 @@ class Settings:
             "precision": self.precision,
             "seed": self.seed,
             "route": self.taken_route(),
-            "kernels": kernels.VERSION if compiles(Arithmetic(self.mode), torch.device(self.device)) else None,
+            "kernels": self._kernels(),
             "block": self.block,
             "layers": list(self.layers),
             "keep_moments": list(self.keep_moments),
             "keep_samples": list(self.keep_samples),
             **asdict(self.estimator),
             "device": self.device,
+            **({} if self.verrou is None else {"verrou": self.verrou.identity()}),
         }
+
+    def _kernels(self) -> int | None:
+        """Return the version of the compiled kernels where they take part."""
+        if self.verrou is not None or not compiles(Arithmetic(self.mode), torch.device(self.device)):
+            return None
+        return kernels.VERSION

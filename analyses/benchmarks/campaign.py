@@ -15,7 +15,8 @@ from analyses.benchmarks.operators import MEMORY_FORMATS
 from analyses.benchmarks.rows import CAMPAIGN, FORMATS, ONE_LAYER, PASS, STOCK, VARIANTS, WHOLE, Row, ratios, timed
 from analyses.benchmarks.timing import Call, interleave, threads
 from mcaprobe.campaign import Campaign
-from mcaprobe.loading import Input, Model, load_input, load_model
+from mcaprobe.loading import Input, load_input
+from mcaprobe.models import Model, load_model
 from mcaprobe.observer import Observer
 from mcaprobe.planning import Survey, look
 from mcaprobe.products import Products

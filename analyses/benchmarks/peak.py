@@ -14,8 +14,9 @@ import torch
 import mcaprobe
 from analyses.paths import ROOT
 from mcaprobe.errors import RunFailure
-from mcaprobe.loading import load_input, load_model
+from mcaprobe.loading import load_input
 from mcaprobe.memory import peak_memory
+from mcaprobe.models import load_model
 
 
 @dataclass(frozen=True, slots=True)

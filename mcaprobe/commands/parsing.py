@@ -8,7 +8,7 @@ EXIT_CODES = """\
 exit codes:
   0    done
   1    the gate failed: a layer has fewer bits than --fail-below
-  2    bad input: nothing was started
+  2    bad input, or a run under Verrou died or proved nothing; finished samples stay
   3    the run finished with failures, or could not finish; finished chunks stay
   130  interrupted by Ctrl-C; finished chunks stay
 """

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from mcaprobe.commands import under_verrou
 from mcaprobe.commands.parsing import (
     ESTIMATOR_OPTIONS,
     EXIT_CODES,
@@ -30,6 +31,8 @@ examples:
         as if computed with 8 bits of mantissa (bfloat16)
   mcaprobe run demo mni152 --out ci --layers 'decoder*' --fail-below 6 --quiet
         a gate for continuous integration
+  mcaprobe run demo mni152 --out verrou --backend verrou --samples 5 --print-command
+        the commands that would run each sample under Verrou
 
 files in the run directory:
   table.csv                  a row for each layer and region
@@ -39,7 +42,7 @@ files in the run directory:
   samples/RUN/LAYER.safetensors   activations where they were kept
   metrics.csv                values of the metrics in each run
   manifest.json              versions, seeds, mode, operators, machine, times, memory
-  chunks/                    finished chunks of samples, while the run is not complete
+  chunks/, verrou/           finished chunks or samples, while the run is not complete
 In file names : and / of a layer's name are written %3A and %2F.
 
 """
@@ -69,6 +72,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="remove the run that DIR holds and start again")
     _arithmetic(parser)
+    under_verrou.add(parser)
     _image(parser)
     group = parser.add_argument_group("what is recorded")
     add_globs(group, "--layers", "layers to record, such as 'decoder*' (default: all)")
@@ -108,7 +112,7 @@ def _arithmetic(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="perturbed runs (default 10); 59 support p = .95 at 95 %% confidence",
     )
-    group.add_argument("--mode", default="random", metavar="MODE",
+    group.add_argument("--mode", metavar="MODE",
                        help="random (up or down, 1/2 each; default), nearness (stochastic rounding), "
                        "up_down (one ulp), "
                        "rr, pb, full (Monte Carlo arithmetic on results, operands, both)")  # fmt: skip
@@ -152,14 +156,16 @@ def _image(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the campaign and report it; return the exit code."""
+    if args.print_command:
+        return under_verrou.show(args)
     from mcaprobe.api import estimator_of, run
     from mcaprobe.commands.progress import observer_for
     from mcaprobe.commands.reporting import report
 
+    verrou = under_verrou.options(args)
     result = run(
-        args.model, args.input, samples=args.samples, mode=args.mode, seed=args.seed, precision=args.precision,
-        route=args.route,
-        out=args.out, layers=args.layers or "*",
+        args.model, args.input, samples=args.samples, mode=under_verrou.mode(args), seed=args.seed,
+        precision=args.precision, route=args.route, verrou=verrou, out=args.out, layers=args.layers or "*",
         keep_moments=args.keep_moments or (), keep_samples=args.keep_samples or (),
         metrics=args.metric, estimator=estimator_of(stated(args, ESTIMATOR_OPTIONS)),
         input_options=stated(args, ("plane", "index", "context", "size", "voxel_size", "intensity", "mask")),

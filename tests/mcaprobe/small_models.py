@@ -1,5 +1,7 @@
 """Models of a few thousand operations, for campaigns that take a moment; each has one property that a test needs."""
 
+import os
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -43,6 +45,27 @@ class Line(nn.Module):
         return x
 
 
+class Pooled(nn.Module):
+    """Convolution (symmetric), normalisation, pooling with indices, unpooling, convolution on a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.conv1 = nn.Conv1d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm1d(4)
+        self.pool = nn.MaxPool1d(2, return_indices=True)
+        self.unpool = nn.MaxUnpool1d(2)
+        self.conv2 = nn.Conv1d(4, 2, 3, padding=1)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+            self.conv1.weight[..., 2] = self.conv1.weight[..., 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, indices = self.pool(self.norm(self.conv1(x)))
+        return self.conv2(self.unpool(y, indices))
+
+
 class Asking(Line):
     """Asks for a perturbed number: no two runs can go side by side."""
 
@@ -73,6 +96,31 @@ class Raising(Line):
         return self.layers[2](y)
 
 
+class Threaded(Line):
+    """Takes two threads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.set_num_threads(2)
+        return super().forward(x)
+
+
+class RaisingUnderVerrou(Line):
+    """Raises in a run of a stand-in for Verrou only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "STANDIN_MODE" in os.environ:
+            raise ValueError("not here\nand more lines")
+        return super().forward(x)
+
+
+class LongerUnderVerrou(Line):
+    """Runs another layer in each perturbed run of a stand-in for Verrou."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return torch.abs(y) if os.environ.get("STANDIN_MODE") == "random" else y
+
+
 class Broken(Line):
     """Raises in any forward."""
 
@@ -100,6 +148,34 @@ def build_small() -> nn.Module:
 def build_line() -> nn.Module:
     """Return Line in evaluation mode."""
     return Line().eval()
+
+
+def build_pooled() -> nn.Module:
+    """Return Pooled."""
+    return Pooled().eval()
+
+
+def build_threaded() -> nn.Module:
+    """Return Threaded."""
+    return Threaded().eval()
+
+
+def build_raising_under_verrou() -> nn.Module:
+    """Return RaisingUnderVerrou."""
+    return RaisingUnderVerrou().eval()
+
+
+def build_longer_under_verrou() -> nn.Module:
+    """Return LongerUnderVerrou."""
+    return LongerUnderVerrou().eval()
+
+
+def build_unseeded() -> nn.Module:
+    """Return a model whose parameters are others in each process."""
+    model = Line().eval()
+    with torch.no_grad():
+        model.layers[0].bias.fill_(os.getpid())
+    return model
 
 
 def build_training() -> nn.Module:
