@@ -24,6 +24,28 @@ def markdown(rows: Rows) -> list[str]:
     return lines[1:]
 
 
+def short(rows: Rows) -> list[str]:
+    """Return the tables of one thread, without the growing sizes, which have a figure."""
+    return markdown([row for row in rows if row["part"] != GROWTH and row["threads"] == "1"])
+
+
+def bounds_sentence(rows: Rows) -> str:
+    """Return how many bounds are met on each number of threads, and by how much the others are missed."""
+    parts = []
+    for count in dict.fromkeys(row["threads"] for row in rows):
+        here = [row for row in rows if row["threads"] == count and row["least"]]
+        misses = [1 - float(row["speed_up"]) / float(row["least"]) for row in here if row["met"] != "True"]
+        threads = f"{count} thread{'s' if count != '1' else ''}"
+        by = f", the others missed by {_percents(min(misses), max(misses))}" if misses else ""
+        parts.append(f"{len(here) - len(misses)} of {len(here)} on {threads}{by}")
+    return f"Bounds met: {'; '.join(parts)}."
+
+
+def _percents(low: float, high: float) -> str:
+    one, two = (f"{100 * value:.1f}" for value in (low, high))
+    return f"{one} %" if one == two else f"{one} to {two} %"
+
+
 def pooling_sentence(rows: Rows) -> str:
     """Return the range of each operator's speed-up, and how many of its bounds are met."""
     parts = []
