@@ -9,7 +9,7 @@ from typing import Any
 from mcaprobe.comparison import ComparedRow, Comparison
 from mcaprobe.comparison_figure import FEW, draw_comparison, drawable
 from mcaprobe.comparison_words import sentences
-from mcaprobe.pairing import arithmetic_of, backend_of, input_of, model_of
+from mcaprobe.pairing import arithmetic_of, backend_of, input_of, model_of, place_of
 from mcaprobe.products import save_figure
 from mcaprobe.result import Result
 from mcaprobe.spread import std_scatter
@@ -59,9 +59,7 @@ def picture(found: Comparison) -> Any:
 
 
 def _short(run: Result) -> str:
-    route = run.manifest.get("route")
-    where = backend_of(run) if route is None else f"{backend_of(run)}, route {route}"
-    return f"{run.manifest['mode']}, {where}, n = {run.samples}"
+    return f"{run.manifest['mode']}, {place_of(run)}, n = {run.samples}"
 
 
 def summary(found: Comparison) -> dict[str, Any]:

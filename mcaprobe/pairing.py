@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcaprobe.errors import InputError
-from mcaprobe.loading import nearest
+from mcaprobe.models import nearest
 from mcaprobe.result import Result
+from mcaprobe.routes import VERROU
 from mcaprobe.settings import expect_matches, matches
 
 EMULATOR = "emulator"
@@ -104,15 +105,18 @@ def _expect_same_layer(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) ->
 
 
 def backend_of(run: Result) -> str:
-    """Return what perturbed the arithmetic of a run: the emulator, unless its manifest names another backend."""
-    return str(run.manifest.get("backend") or EMULATOR)
+    """Return what perturbed the arithmetic of a run."""
+    return VERROU if run.manifest["route"] == VERROU else EMULATOR
+
+
+def place_of(run: Result) -> str:
+    """Return the backend of a run, and the route of an emulated one."""
+    backend = backend_of(run)
+    return backend if backend == VERROU else f"{backend}, route {run.manifest['route']}"
 
 
 def arithmetic_of(run: Result) -> str:
     """Return n, mode and backend of a run in words."""
     manifest = run.manifest
     precision = f" with {manifest['precision']} bits" if manifest.get("precision") is not None else ""
-    route = f", route {manifest['route']}" if manifest.get("route") is not None else ""
-    return (
-        f"n = {run.samples}, mode {manifest['mode']}{precision}, {backend_of(run)}{route}, seed {manifest.get('seed')}"
-    )
+    return f"n = {run.samples}, mode {manifest['mode']}{precision}, {place_of(run)}, seed {manifest.get('seed')}"

@@ -304,7 +304,7 @@ def test_another_backend_is_named_everywhere(runs, tmp_path):
     folder = tmp_path / "verrou"
     shutil.copytree(runs["b"], folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest |= {"backend": "verrou", "route": None}
+    manifest |= {"route": "verrou"}
     manifest["identity"]["instruction set"] = "AVX7"
     (folder / "manifest.json").write_text(json.dumps(manifest))
     found = compare(runs["a"], folder)
