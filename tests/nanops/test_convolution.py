@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from tests.nanops.convolutions import OWN_WARNING, ROUTES, cases, on
+from tests.nanops.convolutions import INSTRUCTIONS, OWN_WARNING, ROUTES, Case, cases, normal_numbers, on, with_nan
 from tests.nanops.images import same_bits
 
 pytestmark = OWN_WARNING
@@ -20,6 +20,19 @@ def test_every_convolution_is_that_of_the_loops(route, case):
     with on(route):
         case.holds(*case.run())
     assert same_bits(case.x, before)
+
+
+@pytest.mark.parametrize("route", INSTRUCTIONS)
+@pytest.mark.parametrize("count_padding", [True, False])
+@pytest.mark.parametrize("pattern", ["pixels", "row", "border", "cluster"])
+def test_windows_of_which_taps_are_left_out_are_those_of_the_loops(pattern, count_padding, route):
+    """With so many inputs: taps outside the image and, for fill "mean", taps of NaN only."""
+    for groups, dilation, fill in ((1, 1, "mean"), (2, 2, "mean"), (1, 1, "max_normal")):
+        x = with_nan(normal_numbers(1, groups * 16, 4, 5) + 3, pattern, rate=0.4)
+        case = Case(x, normal_numbers(groups * 3, 16, 3, 3, seed=1), normal_numbers(groups * 3, seed=2), (1, 1), (2, 1),
+                    (dilation, dilation), groups, 0.9, fill, count_padding)  # fmt: skip
+        with on(route):
+            case.holds(*case.run())
 
 
 @pytest.mark.parametrize("route", ROUTES)
