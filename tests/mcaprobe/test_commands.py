@@ -282,8 +282,9 @@ def test_ctrl_c_leaves_a_run_that_goes_on(inputs, tmp_path):
     ]
     command = [sys.executable, "-m", "mcaprobe", "run", *arguments, "--out", str(tmp_path / "r")]
     process = subprocess.Popen(
-        command, cwd=root, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)}
-    )
+        command, cwd=root, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     chunks = tmp_path / "r/chunks"
     while process.poll() is None and not (chunks.is_dir() and len(list(chunks.glob("[0-9]*"))) >= 3):
         time.sleep(0.02)
