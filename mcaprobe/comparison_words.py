@@ -66,9 +66,9 @@ def differences(found: Comparison) -> list[str]:
     for what, shown in (("model", model_of), ("input", input_of)):
         if shown(found.a) != shown(found.b):
             lines.append(f"One {what} under two names: {shown(found.a)} in A, {shown(found.b)} in B.")
-    identities = found.a.manifest["identity"], found.b.manifest["identity"]
-    for key in ("instruction set", "torch"):
-        one, two = (identity.get(key) for identity in identities)
+    manifests = found.a.manifest, found.b.manifest
+    for key, part, name in (("instruction set", "machine", "torch_cpu_capability"), ("torch", "identity", "torch")):
+        one, two = (manifest[part].get(name) for manifest in manifests)
         if one != two:
             lines.append(f"The {key} differs: {one} in A, {two} in B.")
     for name, run in _named(found):

@@ -305,7 +305,7 @@ def test_another_backend_is_named_everywhere(runs, tmp_path):
     shutil.copytree(runs["b"], folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest |= {"route": "verrou"}
-    manifest["identity"]["instruction set"] = "AVX7"
+    manifest["machine"]["torch_cpu_capability"] = "AVX7"
     (folder / "manifest.json").write_text(json.dumps(manifest))
     found = compare(runs["a"], folder)
     said = " ".join(sentences(found))
