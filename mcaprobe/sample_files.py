@@ -7,6 +7,7 @@ input.safetensors   the input tensor
 <run>.json          its proof; it appears last, so that what it names is whole
 """
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,10 @@ def forget(folder: Path, run: str) -> None:
 
 
 def last_lines(folder: Path, run: str, count: int = 5) -> list[str]:
-    """Return the last lines that a run printed."""
+    """Return the last lines that a run printed; those of Valgrind, whose summary comes last, where there are no others."""
     try:
         text = log_file(folder, run).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return ([line for line in lines if not re.match(r"==\d+==", line)] or lines)[-count:]

@@ -18,7 +18,7 @@ from mcaprobe import verrou_worker
 from mcaprobe.errors import InputError
 from mcaprobe.launchers import ask
 from mcaprobe.proofs import counted
-from mcaprobe.sample_files import Proof
+from mcaprobe.sample_files import Proof, last_lines
 from mcaprobe.verrou import Verrou
 from tests.mcaprobe import small_models as models
 from tests.mcaprobe import standin_verrou
@@ -149,6 +149,13 @@ def test_operations_are_counted_beyond_32_bits(tmp_path, read, expected):
     proof = Proof(identity="", counted=read, threads=1, instruction_set="", versions={}, layers={}, aliases={},
                   seconds=0.0, sha256="")  # fmt: skip
     assert counted(tmp_path, "0", proof) == expected
+
+
+def test_the_last_lines_of_a_run_are_its_own_not_the_summary_of_valgrind(tmp_path):
+    (tmp_path / "0.log").write_text(f"==9== Using\nOSError: why\n{LOG}")
+    assert last_lines(tmp_path, "0") == ["OSError: why"]
+    (tmp_path / "1.log").write_text("==9== the tool crashed\n")
+    assert last_lines(tmp_path, "1") == ["==9== the tool crashed"]
 
 
 @pytest.fixture(scope="module")
