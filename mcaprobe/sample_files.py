@@ -95,7 +95,7 @@ def forget(folder: Path, run: str) -> None:
 
 
 def last_lines(folder: Path, run: str, count: int = 5) -> list[str]:
-    """Return the last lines that a run printed; those of Valgrind, whose summary comes last, where there are no others."""
+    """Return the last lines that a run printed; those of Valgrind, which has the last word, if there are no others."""
     try:
         text = log_file(folder, run).read_text(encoding="utf-8", errors="replace")
     except OSError:
