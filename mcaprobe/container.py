@@ -45,8 +45,7 @@ def _oci(
     options: Verrou, launcher: str, program: list[str], variables: Mapping[str, str], folder: Path, code: Path,
     user: tuple[int, int],
 ) -> list[str]:  # fmt: skip
-    # --init: as the first process of a container, a run would not hear the signal that ends it.
-    command = [*engine_of(options, launcher), "run", "--rm", "--init", "--read-only", "--tmpfs=/tmp"]
+    command = [*engine_of(options, launcher), "run", "--rm", "--read-only", "--tmpfs=/tmp"]
     if not _states_network(options.engine_options):
         command.append("--network=none")
     if user[0] != 0:

@@ -151,8 +151,9 @@ def run_inside(
 
 def containers(image: str) -> list[str]:
     """Return the containers of the image that are there."""
-    command = [*shlex.split(ENGINE), "ps", "--all", "--quiet", "--filter", f"ancestor={image}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    command = [*shlex.split(ENGINE), "ps", "--all", "--format", "{{.Image}}"]
+    there = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return [name for name in there if image in name]
 
 
 @needs_image

@@ -86,7 +86,7 @@ def test_the_bits_depend_on_what_the_lists_say_not_on_their_names(lists):
 def test_the_golden_command_inside_an_image(engine, more):
     words = inside(Verrou(), engine, ["valgrind", "a b", "c"], VARIABLES, FOLDER, Path("/home/me"), (1000, 100))
     assert shlex.join(words) == (
-        f"{engine} run --rm --init --read-only --tmpfs=/tmp --network=none --user=1000:100 {more}"
+        f"{engine} run --rm --read-only --tmpfs=/tmp --network=none --user=1000:100 {more}"
         f"--volume=/runs/r/verrou:/campaign --volume=/home/me:/code:ro --workdir=/code {ENGINE_ENV} "
         "--entrypoint=valgrind mcaprobe-verrou 'a b' c"
     )

@@ -164,6 +164,13 @@ def test_operations_are_counted_beyond_32_bits(tmp_path, read, expected):
     assert counted(tmp_path, "0", proof) == expected
 
 
+def test_the_last_lines_of_a_run_are_its_own_not_the_summary_of_valgrind(tmp_path):
+    (tmp_path / "0.log").write_text(f"==9== Using\nOSError: why\n{LOG}")
+    assert last_lines(tmp_path, "0") == ["OSError: why"]
+    (tmp_path / "1.log").write_text("==9== the tool crashed\n")
+    assert last_lines(tmp_path, "1") == ["==9== the tool crashed"]
+
+
 @pytest.fixture(scope="module")
 def verrou_runs(tmp_path_factory):
     """One campaign under a real Verrou, for all tests of it."""
