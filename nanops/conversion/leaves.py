@@ -4,10 +4,11 @@ Seen from Python, a call of a function costs as much as a small convolution. Wha
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._C import _len_torch_function_stack
 from torch.jit._trace import is_tracing
 
 from nanops.conversion.options import Options
@@ -33,21 +34,23 @@ def run(
 ) -> Tensor | None:
     """Return what a leaf makes of x, or None where its functions have to be looked at: gradients, graphs, ties.
 
+    Nor where a function mode of somebody else is on the stack beside the conversion's: it is to see the calls.
+
     Args:
         module: The layer, and `kind` its class before it was converted.
         forward: Its own.
     """
     if type(x) is not Tensor or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_tracing():
         return None
-    if pool_of(x) is not None:
+    if pool_of(x) is not None or _len_torch_function_stack() > 1:
+        return None
+    if kind in _CONV and module.padding_mode != "zeros":
         return None
     if kind in _NORMS and (module.training or module.running_mean is None):
         return None
     with torch._C.DisableTorchFunction():
         if kind not in _CONV:
             return forward(x)
-        if module.padding_mode != "zeros" or options is None:
-            return None
         steps = module.stride, module.padding, module.dilation, module.groups
-        y: Tensor = _CONV[kind](x, module.weight, module.bias, *steps, **options.convolution())
+        y: Tensor = _CONV[kind](x, module.weight, module.bias, *steps, **cast(Options, options).convolution())
         return y

@@ -29,12 +29,12 @@ def call(
         key: Of the draws of approach B, two words in int64.
     """
     transforms.refuse_derivatives(x, weight, bias)
-    if _captured(x) or (_learns(x, weight, bias) and (rule.uniform or any_nan(x.detach()))):
+    if captured(x) or (learns(x, weight, bias) and (rule.uniform or any_nan(x.detach()))):
         return convolution(x, weight, bias, key, *_settings(geometry, rule))
     return core.run(x, weight, bias, geometry, rule, _words(key), masked)
 
 
-def _captured(x: Tensor) -> bool:
+def captured(x: Tensor) -> bool:
     """Return whether a graph is being made instead of a result, or a transform or forward derivatives are at work."""
     plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type != "meta"
     return torch.compiler.is_compiling() or tracing() or not plain or transforms.active()
@@ -45,7 +45,8 @@ def tracing() -> bool:
     return torch.jit.is_tracing()  # type: ignore[attr-defined,no-any-return]
 
 
-def _learns(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def learns(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Return whether gradients are asked of the result."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
 
 

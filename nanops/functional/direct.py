@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from nanops import kernels, ledger
-from nanops.functional import transforms
+from nanops.functional.convolution_op import captured, learns
 from nanops.functional.geometry import Geometry
-from nanops.functional.layout import memory_format
+from nanops.functional.layout import channels_last, memory_format
 from nanops.kernels.convolution import Direct
 from nanops.rule import Rule
 from nanops.windows import Size
 
-_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
+_KINDS = (Tensor, torch.nn.Parameter)
 Read = Callable[[Size, Size | str, Size, int, tuple[int, ...]], Geometry]
 
 
@@ -32,12 +32,10 @@ def convolve(
     Args:
         read: Makes a geometry of the arguments; raises InputError.
     """
-    if torch.compiler.is_compiling() or not _plain(x, weight, bias):
+    if captured(x) or not _plain(x, weight, bias):
         return None
-    last = _FORMATS.get(x.ndim - 2, torch.contiguous_format)
-    if x.is_contiguous():
-        last = memory_format(x, weight)
-    elif x.ndim not in (4, 5) or not x.is_contiguous(memory_format=last):
+    last = memory_format(x, weight) if x.is_contiguous() else channels_last(x.ndim)
+    if last is None or not (x.is_contiguous() or x.is_contiguous(memory_format=last)):
         return None
     try:
         settings = (stride, padding, dilation, groups)
@@ -52,24 +50,16 @@ def convolve(
 
 
 def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Return whether these are ordinary tensors of one another's size, of which no gradients are asked."""
-    kinds = (Tensor, torch.nn.Parameter)
-    if bias is not None:
-        if type(bias) not in kinds or bias.dtype is not torch.float32 or not bias.is_cpu:
-            return False
-        if bias.shape != weight.shape[:1] or not bias.is_contiguous() or bias.is_neg():
-            return False
-    if type(x) is not Tensor or type(weight) not in kinds or transforms.active():
+    """Return whether these are ordinary tensors of which no gradients are asked, and nobody counts what is skipped."""
+    if bias is not None and not (_ordinary(bias) and bias.shape == weight.shape[:1] and bias.is_contiguous()):
         return False
-    if x.dtype is not torch.float32 or weight.dtype is not torch.float32 or not x.is_cpu or not weight.is_cpu:
-        return False
-    if torch.is_grad_enabled() and (
-        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-    ):
-        return False
-    if x.is_neg() or weight.is_neg() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if not (_ordinary(x) and _ordinary(weight)) or learns(x, weight, bias):
         return False
     return kernels.library() is not None and not ledger.listening()
+
+
+def _ordinary(t: Tensor) -> bool:
+    return type(t) in _KINDS and t.dtype is torch.float32 and t.is_cpu and not t.is_neg()
 
 
 @lru_cache(maxsize=1024, typed=True)

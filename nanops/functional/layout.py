@@ -6,6 +6,11 @@ from torch import Tensor
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
+def channels_last(dim: int) -> torch.memory_format | None:
+    """Return the format of tensors (N, C, ...) of so many axes whose channels are last; None where torch has none."""
+    return _FORMATS.get(dim)
+
+
 def is_channels_last(x: Tensor, dims: int) -> bool:
     """Return whether torch would store its result of x channels last: by its strides; a single image only in 3-D.
 
@@ -49,7 +54,7 @@ def memory_format(x: Tensor, weight: Tensor) -> torch.memory_format:
     """Return the format of torch's own convolution of x: channels last where x or the weight is."""
     if x.dtype == torch.float64 and x.ndim == 5:
         return torch.contiguous_format
-    last = _FORMATS.get(x.ndim)
+    last = channels_last(x.ndim)
     dims = x.ndim - 2
     if last is None or not (is_channels_last(x, dims) or is_channels_last(weight, dims)):
         return torch.contiguous_format

@@ -108,16 +108,15 @@ class Direct:
         Args:
             x: In float32, without gaps, contiguous or channels last.
         """
-        library, threads = kernels.required(), torch.get_num_threads()
-        if not library.nan_any(_PTR(x.data_ptr()), _I64(x.numel()), _I64(threads)):
+        if not any_nan(x):
             return None
         y = torch.empty(self.shape, memory_format=last)  # not before: stock needs the place in the cache
         s = _Convolution.from_buffer_copy(self.fields)
         s.x_first, s.y_first = x.is_contiguous(), y.is_contiguous()
         s.x, s.weight, s.y = x.data_ptr(), weight.data_ptr(), y.data_ptr()
         s.bias = None if bias is None else bias.data_ptr()
-        s.threads = threads
-        library.nan_convolve_alone(ctypes.byref(s))
+        s.threads = torch.get_num_threads()
+        kernels.required().nan_convolve_alone(ctypes.byref(s))
         return y
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import nanops
 from nanops.conversion import leaves
@@ -78,6 +79,26 @@ def test_a_layer_that_is_not_converted_takes_the_long_way(ran):
     with torch.no_grad():
         model(with_nan(normal_numbers(2, 4, 8, 8), "pixels", rate=0.3))
     assert len(ran) == 1 and ran[0] is not None
+
+
+class Watching(TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.seen.append(getattr(function, "__name__", ""))
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_function_mode_of_somebody_else_sees_the_calls(ran):
+    model, x = converted(nn.ReLU(), nn.Conv2d(4, 4, 3)), with_nan(normal_numbers(2, 4, 8, 8), "pixels", rate=0.3)
+    with torch.no_grad():
+        alone = model(x)
+        assert len(ran) == 2 and None not in ran
+        with Watching() as watching:
+            beside = model(x)
+    assert ran[2:] == [None, None] and "relu" in watching.seen and same_bits(alone, beside)
 
 
 def test_parametrized_layers_and_hooks_are_seen(ran):
