@@ -80,6 +80,7 @@ def _about(run: Result) -> dict[str, Any]:
         "input": input_of(run),
         "samples": run.samples,
         "supported_probability": supported_probability(run.samples, run.estimator.confidence),
+        "seconds": run.manifest["times"]["seconds"],
         **_arithmetic(run),
     }
 

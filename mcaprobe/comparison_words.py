@@ -17,12 +17,28 @@ LISTED = 8  # layers of one run only that are named one by one
 
 def sentences(found: Comparison) -> list[str]:
     """Return all of it: the runs, what the columns mean, what n supports, and what could not be compared."""
-    return [*runs(found), *definitions(found), *limits(found), *differences(found), *gaps(found)]
+    return [*runs(found), wall_clock(found), *definitions(found), *limits(found), *differences(found), *gaps(found)]
 
 
 def runs(found: Comparison) -> list[str]:
     """Return what A and B are."""
     return [f"{name} is {run.path or 'in memory'}: {arithmetic_of(run)}." for name, run in _named(found)]
+
+
+def wall_clock(found: Comparison) -> str:
+    """Return how long each run took, all that it wrote included, on what, and the ratio."""
+    taken = [run.manifest["times"]["seconds"] for run in (found.a, found.b)]
+    a, b = (f"{seconds:.1f} s ({_power(run)})" for seconds, run in zip(taken, (found.a, found.b), strict=True))
+    return f"Wall clock: {a} for A, {b} for B; A/B = {taken[0] / taken[1]:.3g}."
+
+
+def _power(run: Result) -> str:
+    manifest = run.manifest
+    threads = (manifest.get("verrou") or {}).get("threads") or {"": manifest["threads"]}
+    most, jobs = max(threads.values()), manifest["times"].get("jobs")
+    at_once = "" if jobs is None else f"jobs: {jobs}, "
+    machine = manifest["machine"]
+    return f"{at_once}threads: {most}, {machine['processor']}, cores: {machine['cores']}"
 
 
 def definitions(found: Comparison) -> list[str]:
@@ -31,7 +47,7 @@ def definitions(found: Comparison) -> list[str]:
         f"Significant bits of both: {found.estimator}; bits: mean over the elements that are numbers; noise: share of "
         "class noise; index: share of the pool windows whose index differs from the run's own IEEE run.",
         "std A/B: root mean square of the standard deviations (n - 1) of A over that of B, both over the elements that "
-        "vary in both.",
+        "vary in both; a few elements that jump in one run alone can outweigh all others.",
         f"Unstable: {found.unstable}. Dice, precision and recall hold A's unstable elements against B's; where there "
         "is no element to divide by they are empty.",
     ]

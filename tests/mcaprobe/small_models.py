@@ -45,6 +45,13 @@ class Line(nn.Module):
         return x
 
 
+class Curved(Line):
+    """A convolution, and the functions of vector math on 22 elements of each channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.layers[0](x)).exp()
+
+
 class Pooled(nn.Module):
     """Convolution (symmetric), normalisation, pooling with indices, unpooling, convolution on a line."""
 
@@ -143,6 +150,11 @@ class Counting(Line):
 def build_small() -> nn.Module:
     """Return Small in evaluation mode."""
     return Small().eval()
+
+
+def build_curved() -> nn.Module:
+    """Return Curved in evaluation mode."""
+    return Curved().eval()
 
 
 def build_line() -> nn.Module:

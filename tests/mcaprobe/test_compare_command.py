@@ -306,11 +306,16 @@ def test_another_backend_is_named_everywhere(runs, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest |= {"route": "verrou"}
     manifest["machine"]["torch_cpu_capability"] = "AVX7"
+    manifest["times"] |= {"seconds": 30.0, "jobs": 2}
+    manifest["verrou"] = {"threads": {"reference": 1, "0": 1}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     found = compare(runs["a"], folder)
     said = " ".join(sentences(found))
     assert "n = 6, mode nearness, verrou, seed 1" in said and "in B." in said and "AVX7" in said
     assert {line["backend_b"] for line in comparison_files.records(found)} == {"verrou"}
+    seconds = json.loads((runs["a"] / "manifest.json").read_text())["times"]["seconds"]
+    assert re.search(rf"Wall clock: {seconds:.1f} s .threads: [0-9]+, .+, cores: [0-9]+. for A, 30.0 s .jobs: 2, "
+                     rf"threads: 1, .+, cores: [0-9]+. for B; A/B = {seconds / 30:.3g}[.]", said)  # fmt: skip
     assert any("nearness, verrou, n = 6" in text.get_text() for text in texts(comparison_files.picture(found)))
 
 

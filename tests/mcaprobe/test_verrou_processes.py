@@ -202,3 +202,22 @@ class TestRealVerrou:
     def test_the_baseline_is_the_stock_forward_to_rounding(self, verrou_runs):
         stock = models.build_small()(models.image())
         assert torch.allclose(verrou_runs.activation("conv2", None), stock.detach(), rtol=1e-4, atol=1e-4)
+
+    def test_vector_math_can_be_left_out(self):
+        def campaign(name, **options):
+            return mcaprobe.run(f"{HERE}:build_curved", "x.npy", samples=2, out=name, keep_samples="*",
+                                verrou=Verrou(launcher="native", jobs=2, **options))  # fmt: skip
+
+        whole, without = campaign("whole"), campaign("without", exclude_math=True)
+        counts = [run.manifest["verrou"]["counted"]["reference"] for run in (whole, without)]
+        assert 0 < counts[1] < counts[0]
+        assert torch.equal(*(run.activation("layers.0", 0) for run in (whole, without)))  # the convolution, before
+
+    @pytest.mark.parametrize("kind", ["exclude", "source"])
+    def test_lists_of_the_user_reach_verrou(self, kind):
+        """Either leaves nothing to perturb: all of torch is left out, or only a line that does not exist is let in."""
+        library = Path(torch.__file__).resolve().parent / "lib" / "libtorch_cpu.so"
+        Path("list.txt").write_text({"exclude": f"*\t{library}\n", "source": "no_such_file.c\t1\tnothing\n"}[kind])
+        with pytest.raises(InputError, match=r"^Not perturbed: Verrou counted no floating-point operation in the base"):
+            mcaprobe.run(LINE, "x.npy", samples=2, out="r",
+                         verrou=Verrou(launcher="native", jobs=1, **{kind: (Path("list.txt"),)}))  # fmt: skip
