@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from analyses.models.fastsurfer import FastSurferVINN
 from mcaprobe.errors import InputError
@@ -57,14 +57,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"Expected a safetensors file at {path}, could not read it: {error}.") from error
 
 
-def save_network(path: Path, network: nn.Module, sizes: Hyperparameters, training: Mapping[str, object]) -> None:
+def save_network(
+    path: Path, weights: Mapping[str, Tensor], sizes: Hyperparameters, training: Mapping[str, object]
+) -> None:
     """Write the weights with the network's sizes and a record of its training in the header."""
     metadata = {
         "format": FORMAT,
         "hyperparameters": json.dumps(asdict(sizes)),
         "training": json.dumps(dict(training)),
     }
-    write_tensors(path, network.state_dict(), metadata)
+    write_tensors(path, weights, metadata)
 
 
 def load_network(path: Path) -> tuple[FastSurferVINN, dict[str, object]]:

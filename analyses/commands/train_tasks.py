@@ -1,0 +1,124 @@
+"""What can be trained: for each task its options, its settings, and where its checkpoint goes."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from analyses.brains import TRAIN, VALIDATION
+from analyses.models.checkpoint import Hyperparameters, save_network
+from analyses.models.demo import WEIGHTS
+from analyses.paths import CACHE
+from analyses.preprocessing.planes import AXES
+from analyses.structures import CLASSES
+from analyses.training.loop import Settings, Task
+from analyses.training.structures import Structures, StructuresSettings
+from analyses.training.template import SOURCE, load_template
+from analyses.training.tissue import Tissue, TissueSettings
+from mcaprobe.errors import InputError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        own_options: Of the command, those that only this task has.
+        data: What is learnt from, in words.
+        out: Where the checkpoint goes by default.
+        save: Writes weights and a record to a path.
+    """
+
+    settings: Settings
+    task: Task
+    own_options: str
+    data: str
+    out: Path
+    save: Callable[[Path, Mapping[str, Tensor], Mapping[str, object]], None]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A task as the command knows it: what it says of itself, its defaults and options, and how a job is made."""
+
+    about: str
+    defaults: Settings
+    add_options: Callable[[argparse.ArgumentParser], None]
+    job: Callable[[argparse.Namespace, dict[str, Any]], Job]
+
+
+TISSUE = """\
+the demo's network: tissues of any T1 image
+FastSurferVINN (reduced width) learns to segment background, CSF, grey and white matter. The only training image is
+the MNI152 template that nilearn ships; shapes and contrasts are randomised."""
+
+STRUCTURES = """\
+a FastSurferVINN for the structures of real brains, one plane
+FastSurferVINN (reduced width) learns 15 structures from nine manually labelled brains (MICCAI 2012 multi-atlas
+challenge, CC BY-NC 3.0, not part of this repository). The network stays on this machine."""
+
+
+def _sizes(p: argparse.ArgumentParser, filters: int, interpolation: int) -> None:
+    p.add_argument("--filters", type=int, default=filters, help="width (%(default)s)")
+    p.add_argument(
+        "--interpolation-filters", type=int, default=interpolation, help="width of the input block (%(default)s)"
+    )
+
+
+def _sizes_of(args: argparse.Namespace, classes: int) -> Hyperparameters:
+    for name in ("filters", "interpolation_filters"):
+        if getattr(args, name) < 1:
+            raise InputError(f"Expected --{name.replace('_', '-')} of at least 1, got {getattr(args, name)}.")
+    return Hyperparameters(7, args.filters, args.interpolation_filters, classes)
+
+
+def _widths(sizes: Hyperparameters) -> str:
+    return f"--filters {sizes.filters} --interpolation-filters {sizes.interpolation_filters}"
+
+
+def _tissue(args: argparse.Namespace, common: dict[str, Any]) -> Job:
+    settings = TissueSettings(**common, sizes=_sizes_of(args, 4))
+    return Job(
+        settings,
+        Tissue(settings, load_template()),
+        _widths(settings.sizes),
+        SOURCE.format("t1") + " with its gm and wm maps, the only image",
+        WEIGHTS,
+        lambda path, weights, record: save_network(path, weights, settings.sizes, record),
+    )
+
+
+def structures_checkpoint(plane: str) -> Path:
+    """Return where the network of a plane lies."""
+    return CACHE / f"structures_{plane}.safetensors"
+
+
+def _structures(args: argparse.Namespace, common: dict[str, Any]) -> Job:
+    settings = StructuresSettings(**common, plane=args.plane, sizes=_sizes_of(args, len(CLASSES)))
+    return Job(
+        settings,
+        Structures(settings),
+        f"--plane {args.plane} {_widths(settings.sizes)}",
+        f"MICCAI 2012 brains {', '.join(TRAIN)}; validation {', '.join(VALIDATION)}",
+        structures_checkpoint(args.plane),
+        lambda path, weights, record: save_network(path, weights, settings.sizes, record),
+    )
+
+
+def _structures_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--plane", choices=list(AXES), default="axial", help="of the slices (%(default)s)")
+    _sizes(p, 32, 14)
+
+
+TASKS = {
+    "tissue": Kind(TISSUE, TissueSettings(), lambda p: _sizes(p, 24, 12), _tissue),
+    "structures": Kind(
+        STRUCTURES,
+        StructuresSettings(steps=1500, batch=4, check_every=250, patience=4),
+        _structures_options,
+        _structures,
+    ),
+}
