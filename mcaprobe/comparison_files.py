@@ -81,6 +81,7 @@ def _about(run: Result) -> dict[str, Any]:
         "samples": run.samples,
         "supported_probability": supported_probability(run.samples, run.estimator.confidence),
         "seconds": run.manifest["times"]["seconds"],
+        **{key: run.manifest.get(key) for key in ("commit", "machine", "versions")},
         **_arithmetic(run),
     }
 

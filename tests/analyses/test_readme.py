@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from analyses.figures import benchmark, nan_benchmark, skipping
+from analyses.figures import benchmark, nan_benchmark, skipping, verrou
 from analyses.figures.fidelity import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,3 +79,9 @@ def test_the_paragraph_on_the_papers_subject_states_the_committed_shares() -> No
     for column in ("share_noise", "share_snr_below_1", "share_zero"):
         assert percent([f"{d}.unpool" for d in decoders], column) in text
     assert percent([f"{d}.conv0" for d in decoders], "share_noise") in text
+
+
+def test_what_verrou_says_of_the_emulator_is_in_the_committed_rows() -> None:
+    runs = json.loads((RESULTS / "verrou_demo.json").read_text())["runs"]
+    seconds = runs["A"]["seconds"], runs["B"]["seconds"]
+    assert verrou.sentence(read("verrou_demo.csv"), read("emulator_seeds.csv"), seconds) in " ".join(README.split())

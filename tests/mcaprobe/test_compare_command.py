@@ -188,6 +188,9 @@ def test_files_are_a_tidy_table_a_picture_and_a_manifest(capsys, runs, tmp_path)
             assert line[name] == ("" if value is None else str(value))
     about = json.loads((out / "compare.json").read_text())
     assert about["sentences"] == sentences(found) and about["unstable"]["below"] == 1
+    manifest = json.loads((runs["b"] / "manifest.json").read_text())
+    assert all(about["runs"]["B"][key] == manifest[key] for key in ("commit", "machine", "versions"))
+    assert about["runs"]["B"]["seconds"] == manifest["times"]["seconds"]
     before = (out / "compare.png").read_bytes()
     assert call(capsys, runs["a"], runs["b"], "--out", out)[0] == 0  # the same bytes again
     assert (out / "compare.png").read_bytes() == before
