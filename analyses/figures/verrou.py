@@ -1,4 +1,4 @@
-"""How near is the emulator to Verrou on the demo's network? What the README says of two comparisons, from their rows."""
+"""How near is the emulator to Verrou on the demo's network? What the README says, from the rows of two comparisons."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ def sentence(against_verrou: Rows, against_itself: Rows, seconds: tuple[float, f
     """
     parts = [_part(against_verrou), _part(against_itself)]
     texts = [
-        f"median over {p['layers']} layers of the ratio of standard deviations {p['std']}; over the {p['marked']} layers "
-        f"with unstable elements median Dice {p['dice']}, precision {p['precision']}, recall {p['recall']}; mean bits on "
-        f"the brain differ by {p['bits']} on average"
+        f"median over {p['layers']} layers of the ratio of standard deviations {p['std']}; over the {p['marked']} "
+        f"layers with unstable elements median Dice {p['dice']}, precision {p['precision']}, recall {p['recall']}; "
+        f"mean bits on the brain differ by {p['bits']} on average"
         for p in parts
     ]
     a, b = seconds
