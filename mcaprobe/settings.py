@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mcaprobe import kernels
+from mcaprobe.checks import check_counts
 from mcaprobe.errors import InputError
 from mcaprobe.noise.compiled import compiles
 from mcaprobe.rounding import MODES, Arithmetic
@@ -94,16 +95,13 @@ class Settings:
     verrou: Verrou | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise InputError(f"Expected at least 2 samples, since a standard deviation needs two, got {self.samples}.")
+        check_counts(self.samples, self.seed)
         if self.block < 1:
             raise InputError(f"Expected a block of at least 1 sample, got {self.block}.")
         if self.verrou is not None:
             self._check_verrou()
         else:
             self._check_emulator()
-        if self.seed < 0:
-            raise InputError(f"Expected a seed of at least 0, got {self.seed}.")
         if self.chunk is not None and (self.chunk < self.block or self.chunk % self.block):
             raise InputError(f"Expected a chunk of a multiple of the block's {self.block} samples, got {self.chunk}.")
         if self.threads is not None and self.threads < 1:

@@ -1,5 +1,6 @@
 """Which command runs one sample under Verrou, with which variables? Nothing here runs anything."""
 
+import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,7 +117,9 @@ def check_mode(mode: str) -> None:
     if mode == NEAREST:
         raise InputError("The rounding mode nearest is the IEEE baseline, which every campaign runs: choose another.")
     if mode not in MODES:
-        raise InputError(f"Expected a rounding mode of Verrou among {', '.join(MODES)}, got {mode!r}.")
+        near = difflib.get_close_matches(mode, MODES, n=1)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        raise InputError(f"Expected a rounding mode of Verrou among {', '.join(MODES)}, got {mode!r}{hint}.")
 
 
 def sample_seed(seed: int, run: str) -> int:

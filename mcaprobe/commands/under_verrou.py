@@ -57,6 +57,7 @@ def mode(args: argparse.Namespace) -> str:
 
 def show(args: argparse.Namespace) -> int:
     """Print the command of each run, one a line; return the exit code."""
+    from mcaprobe.checks import check_counts
     from mcaprobe.launchers import choose, launch
     from mcaprobe.verrou import check_mode, runs_of
 
@@ -64,6 +65,7 @@ def show(args: argparse.Namespace) -> int:
     if verrou is None:
         raise InputError("--print-command is an option of the backend verrou: add --backend verrou.")
     check_mode(mode(args))
+    check_counts(args.samples, args.seed)
     launcher = choose(verrou) if verrou.launcher == AUTO else verrou.launcher
     folder = (args.out / VERROU).absolute()
     for run in runs_of(args.samples):

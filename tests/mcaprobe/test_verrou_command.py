@@ -136,6 +136,8 @@ def test_every_mode_but_the_baselines_is_taken():
         check_mode("nearest")
     with pytest.raises(InputError, match=r"Expected a rounding mode of Verrou among random, .* got 'rr'"):
         check_mode("rr")
+    with pytest.raises(InputError, match=r"got 'nearnes'; the nearest is nearness"):
+        check_mode("nearnes")
 
 
 def test_print_command_shows_every_run_and_runs_nothing(capsys, tmp_path, monkeypatch):
@@ -163,6 +165,7 @@ assert "torch" not in sys.modules"""
 WRONG = {
     "emulator": (["--jobs", "2"], "--jobs is an option of the backend verrou: add --backend verrou."),
     "print": (["--print-command"], "--print-command is an option of the backend verrou"),
+    "one sample": (["--backend", "verrou", "--samples", "1", "--print-command"], "Expected at least 2 samples"),
     "mode": (["--backend", "verrou", "--mode", "rr"], "Expected a rounding mode of Verrou among"),
     "two modes": (["--backend", "verrou", "--mode", "random", "--rounding-mode", "float"], "contradict each other"),
     "route": (["--backend", "verrou", "--route", "model"], "The backend verrou has no route"),
