@@ -2,6 +2,7 @@
 
 from mcaprobe.errors import InputError
 
+
 def check_counts(samples: int, seed: int) -> None:
     """Raise InputError where a campaign cannot have so many samples or such a seed."""
     if samples < 2:
