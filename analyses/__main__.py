@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analyses.commands import benchmark, evaluate, fidelity, skipping, train, unseen
+from analyses.commands import benchmark, convert, evaluate, fidelity, skipping, train, unseen
 from mcaprobe.errors import InputError, RunFailure
 
 COMMANDS = (
@@ -14,6 +14,7 @@ COMMANDS = (
     unseen,
     benchmark,
     skipping,
+    convert,
 )  # a new subcommand: a file in analyses/commands with add(subparsers), and its name here
 
 

@@ -11,7 +11,7 @@ from analyses.experiments.unseen import inputs_in
 from analyses.models.demo import INPUT_OPTIONS, build_model
 from analyses.models.fondue import FONDUE
 from analyses.models.nnunet import PlainUNet
-from analyses.models.relaynet import load_relaynet
+from analyses.models.published import load_checkpoint
 from analyses.paths import DATA
 from mcaprobe.loading import load_input
 
@@ -51,7 +51,7 @@ def subjects(data: Path = DATA) -> list[Subject]:
     path = data / "models" / "relaynet" / "relaynet_good_state_dict.pt"
     if path.is_file():
         context = int(INPUT_OPTIONS["context"])  # type: ignore[call-overload]
-        found.append(Subject("ReLayNet, published parameters", load_relaynet(path), name, template[:, [context]]))
+        found.append(Subject("ReLayNet, published parameters", load_checkpoint(path), name, template[:, [context]]))
     return found
 
 

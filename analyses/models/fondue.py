@@ -1,8 +1,7 @@
 """FONDUE: a nested U-Net that denoises a slice of any voxel size (Adame-Gonzalez et al. 2023).
 
-Nothing here is FONDUE's code; it follows the architecture as its description has it. What that leaves open is read in
-the plainest way: the heads are 1x1 convolutions with a bias, all blocks have one width, the weights of the heads are
-constants (equal by default), and halves are rounded to even as Python does.
+Nothing here is FONDUE's code; it follows the architecture of FONDUE_LT (version 1.1) as its description has it, with
+the names of the published parameters, among them four (lambda) and two heads (final5, final6) that nothing uses.
 """
 
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ DEEPEST = 6
 MULTIPLE = 2 ** (DEEPEST - 1)
 # In the published code the fourth head serves the nodes x0_5 and x0_6 as well, and the weights were trained so.
 SHARED_HEADS = 4
+LAMBDAS = 4  # parameters that the published files hold and nothing uses
 
 
 class CompetitiveBlock(nn.Module):
@@ -28,20 +28,25 @@ class CompetitiveBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, filters, 3, padding=1)
         self.conv2 = nn.Conv2d(filters, filters, 3, padding=1)
         self.conv3 = nn.Conv2d(filters, filters, 3, padding=1)
-        self.prelu = nn.PReLU()
+        self.relu1 = nn.PReLU()
 
     def finish(self, x: Tensor) -> Tensor:
         """Return what the second and the third convolution make of the first one's output."""
-        out: Tensor = self.conv3(self.prelu(torch.maximum(self.conv2(self.prelu(x)), x)))
+        return self.last(self.conv2(self.relu1(x)), x)
+
+    def last(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return what the third convolution makes of the larger one of two."""
+        out: Tensor = self.conv3(self.relu1(torch.maximum(y, x)))
         return out
 
 
 class InputBlock(CompetitiveBlock):
-    """The node x0_0: the first convolution sees the slices as they are and competes with nothing."""
+    """The node x0_0: the first convolution sees the slices as they are; its PReLU competes with the second one."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, filters, H, W) of x (N, channels, H, W)."""
-        return self.finish(self.conv1(x))
+        x = self.relu1(self.conv1(x))
+        return self.last(self.conv2(x), x)
 
 
 class EncoderBlock(CompetitiveBlock):
@@ -52,7 +57,7 @@ class EncoderBlock(CompetitiveBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, filters, H, W) of x of the same shape."""
-        return self.finish(torch.maximum(self.conv1(self.prelu(x)), x))
+        return self.finish(torch.maximum(self.conv1(self.relu1(x)), x))
 
 
 class NestedBlock(EncoderBlock):
@@ -90,15 +95,15 @@ def inner_size(size: Sequence[int], zoom: float) -> list[int]:
 class FONDUE(nn.Module):
     """Denoise the middle one of several adjacent slices, whose intensities are in [0, 1].
 
-    The node x(i,j) of level i (0 to 6) and column j (0 to 6 - i) is `nodes["xi_j"]`. Level 0 has the resolution of the
-    input; level 1 has that of `inner_size`, whatever the input's; from there each level has half of the one above.
+    The node x(i,j) of level i (0 to 6) and column j (0 to 6 - i) is the block `convi_j`. Level 0 has the resolution of
+    the input; level 1 has that of `inner_size`, whatever the input's; from there each level has half of the one above.
 
     Args:
         slices: Adjacent slices that come in as channels (7 in the paper).
         filters: Width of every block (64 in the paper).
         outputs: Channels of the residual.
-        alpha: Weights of the heads of x0_1 to x0_6, of which the residual is the weighted mean.
-        shared_heads: Whether x0_5 and x0_6 use the head of x0_4, as in the published code, or have their own.
+        alpha: Weights of the heads of x0_1 to x0_6, of which the residual is the weighted mean; they are learnt.
+        shared_heads: Whether x0_5 and x0_6 use the head of x0_4, as in the published code, or their own.
 
     Raises:
         InputError: an even number of slices has no middle one; or the weights are not 6, or not positive in sum.
@@ -109,7 +114,7 @@ class FONDUE(nn.Module):
         slices: int = 7,
         filters: int = 64,
         outputs: int = 1,
-        alpha: Sequence[float] = (1.0,) * DEEPEST,
+        alpha: Sequence[float] = (1 / DEEPEST,) * DEEPEST,
         shared_heads: bool = True,
     ) -> None:
         super().__init__()
@@ -117,19 +122,27 @@ class FONDUE(nn.Module):
             raise InputError(f"Expected an odd number of slices, got {slices}.")
         if len(alpha) != DEEPEST or not 0 < sum(alpha) < float("inf"):
             raise InputError(f"Expected {DEEPEST} weights of heads with a positive sum, got {tuple(alpha)}.")
-        self.slices, self.alpha = slices, tuple(float(a) for a in alpha)
-        self.nodes = nn.ModuleDict({"x0_0": InputBlock(slices, filters)})
+        self.slices, self.shared_heads = slices, shared_heads
+        for k in range(1, LAMBDAS + 1):
+            self.register_parameter(f"lambda_{k}", nn.Parameter(torch.full((1,), 1 / LAMBDAS)))
+        for k, weight in enumerate(alpha, 1):
+            self.register_parameter(f"alpha_{k}", nn.Parameter(torch.full((1,), float(weight))))
+        self.conv0_0 = InputBlock(slices, filters)
         for level in range(1, DEEPEST + 1):
-            self.nodes[f"x{level}_0"] = EncoderBlock(filters)
+            self.add_module(f"conv{level}_0", EncoderBlock(filters))
         for column in range(1, DEEPEST + 1):
             for level in range(DEEPEST + 1 - column):
-                self.nodes[f"x{level}_{column}"] = NestedBlock(filters)
+                self.add_module(f"conv{level}_{column}", NestedBlock(filters))
         # ceil_mode never cuts in: level 1 is a multiple of 32. It is kept from the description.
         self.pools = nn.ModuleDict(
             {f"x{level}_0": nn.MaxPool2d(2, 2, ceil_mode=True, return_indices=True) for level in range(1, DEEPEST)}
         )
-        heads = SHARED_HEADS if shared_heads else DEEPEST
-        self.finals = nn.ModuleDict({f"final{k}": nn.Conv2d(filters, outputs, 1) for k in range(1, heads + 1)})
+        for k in range(1, DEEPEST + 1):
+            self.add_module(f"final{k}", nn.Conv2d(filters, outputs, 1))
+
+    def node(self, level: int, column: int) -> nn.Module:
+        """Return the block of the node x(level, column)."""
+        return self.get_submodule(f"conv{level}_{column}")
 
     def forward(self, x: Tensor, zoom: float = 1.0, residual: bool = False) -> Tensor:
         """Return the denoised middle slice, hardtanh(middle - residual) in [0, 1], or the residual itself.
@@ -153,7 +166,7 @@ class FONDUE(nn.Module):
         for column in range(1, DEEPEST + 1):
             for level in range(DEEPEST + 1 - column):
                 below = levels[level + 1][column - 1]
-                node = self.nodes[f"x{level}_{column}"](below, indices[level], *levels[level])
+                node = self.node(level, column)(below, indices[level], *levels[level])
                 levels[level].append(node)
         noise = self.weigh(levels[0][1:])
         middle = self.slices // 2
@@ -161,24 +174,28 @@ class FONDUE(nn.Module):
 
     def encode(self, x: Tensor, inner: Sequence[int]) -> tuple[list[list[Tensor]], list[Tensor | None]]:
         """Return the nodes x(i,0), each in a list of its level, and the indices of their poolings (None at level 0)."""
-        node = self.nodes["x0_0"](x)
+        node = self.conv0_0(x)
         levels: list[list[Tensor]] = [[node]]
         indices: list[Tensor | None] = [None]
         node = resize(node, inner)
         for level in range(1, DEEPEST):
-            node = self.nodes[f"x{level}_0"](node)
+            node = self.node(level, 0)(node)
             levels.append([node])
             node, places = self.pools[f"x{level}_0"](node)
             indices.append(places)
-        levels.append([self.nodes[f"x{DEEPEST}_0"](node)])
+        levels.append([self.node(DEEPEST, 0)(node)])
         return levels, indices
 
     def weigh(self, nodes: Sequence[Tensor]) -> Tensor:
         """Return the mean, weighted by alpha, of what the heads make of x0_1 to x0_6."""
-        heads = [self.finals[f"final{min(k, len(self.finals))}"] for k in range(1, DEEPEST + 1)]
-        noise = self.alpha[0] * heads[0](nodes[0])
+        most = SHARED_HEADS if self.shared_heads else DEEPEST
+        alphas = [self.get_parameter(f"alpha_{k}") for k in range(1, DEEPEST + 1)]
+        heads = [self.get_submodule(f"final{min(k, most)}") for k in range(1, DEEPEST + 1)]
+        noise: Tensor = alphas[0] * heads[0](nodes[0])
         # One term after the other: a torch.sum would put 0 for a NaN.
-        for alpha, head, node in zip(self.alpha[1:], heads[1:], nodes[1:], strict=True):
+        for alpha, head, node in zip(alphas[1:], heads[1:], nodes[1:], strict=True):
             noise = noise + alpha * head(node)
-        mean: Tensor = noise / sum(self.alpha)
-        return mean
+        total = alphas[0]
+        for alpha in alphas[1:]:
+            total = total + alpha
+        return noise / total

@@ -3,12 +3,8 @@
 Segments ten classes of a retinal OCT image; 64 filters of 3 x 7, three levels.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
-
-from mcaprobe.errors import InputError
 
 
 class Block(nn.Module):
@@ -91,24 +87,3 @@ class ReLayNet(nn.Module):
         y = self.decode1(self.bottleneck(x3), i3, s3)
         logits: Tensor = self.classifier(self.decode3(self.decode2(y, i2, s2), i1, s1))
         return logits
-
-
-def load_relaynet(path: Path) -> ReLayNet:
-    """Return the network with the parameters of a file (a state dict), in eval mode.
-
-    Raises:
-        InputError: no such file, or one whose first differing key the sentence names.
-    """
-    if not path.is_file():
-        raise InputError(f"Expected ReLayNet's parameters at {path}, found no file.")
-    network = ReLayNet()
-    state = torch.load(path, weights_only=True)
-    # Counters of training steps, which the published file (an older torch) does not hold.
-    expected = {key: t for key, t in network.state_dict().items() if not key.endswith("num_batches_tracked")}
-    for key in sorted(set(expected) | set(state)):
-        if key not in state or key not in expected or expected[key].shape != state[key].shape:
-            found = tuple(state[key].shape) if key in state else "no such key"
-            wanted = tuple(expected[key].shape) if key in expected else "no such key"
-            raise InputError(f"Expected {key} to be {wanted} in {path}, found {found}.")
-    network.load_state_dict(state, strict=False)
-    return network.eval()

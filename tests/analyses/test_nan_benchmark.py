@@ -18,8 +18,6 @@ from analyses.experiments import skipping
 from analyses.figures import nan_benchmark
 from analyses.figures import skipping as skipping_figure
 from analyses.models.fastsurfer import FastSurferVINN
-from analyses.models.relaynet import ReLayNet, load_relaynet
-from mcaprobe.errors import InputError
 from nanops import kernels
 
 QUICK = Setting(repetitions=2, threads=(1,), seconds=0.0)
@@ -182,15 +180,3 @@ def test_every_network_is_timed_once_on_the_template(tmp_path: Path) -> None:
         "demo network, 24 filters", "FastSurferVINN, 71 filters, untrained", "FONDUE, untrained",
         "nnU-Net with pools, 2-D, untrained"]  # fmt: skip
     assert {s.input for s in found} == {"MNI152 template (the training image)"}
-
-
-def test_relaynet_takes_its_file_and_refuses_another(tmp_path: Path) -> None:
-    path = tmp_path / "relaynet.pt"
-    state = {k: v for k, v in ReLayNet().state_dict().items() if not k.endswith("num_batches_tracked")}
-    torch.save(state, path)
-    assert torch.equal(load_relaynet(path).state_dict()["decode1.conv.weight"], state["decode1.conv.weight"])
-    torch.save(state | {"decode1.conv.weight": torch.zeros(1)}, path)
-    with pytest.raises(InputError, match=r"Expected decode1.conv.weight to be \(64, 128, 3, 7\) in .*, found \(1,\)."):
-        load_relaynet(path)
-    with pytest.raises(InputError, match="found no file"):
-        load_relaynet(tmp_path / "absent.pt")

@@ -15,12 +15,14 @@ def residual(x: Tensor, w: Mapping[str, Tensor], alpha: Sequence[float], zoom: f
 
     def block(y: Tensor, name: str) -> Tensor:
         def act(v: Tensor) -> Tensor:
-            return torch.where(v > 0, v, w[f"nodes.{name}.prelu.weight"] * v)
+            return torch.where(v > 0, v, w[f"conv{name}.relu1.weight"] * v)
 
         def conv(k: int, v: Tensor) -> Tensor:
-            return F.conv2d(v, w[f"nodes.{name}.conv{k}.weight"], w[f"nodes.{name}.conv{k}.bias"], padding=1)
+            return F.conv2d(v, w[f"conv{name}.conv{k}.weight"], w[f"conv{name}.conv{k}.bias"], padding=1)
 
-        a = conv(1, y) if name == "x0_0" else torch.stack([conv(1, act(y)), y]).amax(0)
+        a = act(conv(1, y)) if name == "0_0" else torch.stack([conv(1, act(y)), y]).amax(0)
+        if name == "0_0":
+            return conv(3, act(torch.stack([conv(2, a), a]).amax(0)))
         return conv(3, act(torch.stack([conv(2, act(a)), a]).amax(0)))
 
     def bilinear(y: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -36,7 +38,7 @@ def residual(x: Tensor, w: Mapping[str, Tensor], alpha: Sequence[float], zoom: f
 
     @cache
     def node(i: int, j: int) -> Tensor:
-        name = f"x{i}_{j}"
+        name = f"{i}_{j}"
         if j == 0:
             return block(x if i == 0 else bilinear(node(0, 0), inner) if i == 1 else pooled(i - 1)[0], name)
         below = node(i + 1, j - 1)
@@ -45,5 +47,5 @@ def residual(x: Tensor, w: Mapping[str, Tensor], alpha: Sequence[float], zoom: f
 
     out = torch.zeros(())
     for a, k, head in zip(alpha, range(1, 7), heads, strict=True):
-        out = out + a * F.conv2d(node(0, k), w[f"finals.final{head}.weight"], w[f"finals.final{head}.bias"])
+        out = out + a * F.conv2d(node(0, k), w[f"final{head}.weight"], w[f"final{head}.bias"])
     return out / sum(alpha)
