@@ -195,7 +195,7 @@ class FONDUE(nn.Module):
         # One term after the other: a torch.sum would put 0 for a NaN.
         for alpha, head, node in zip(alphas[1:], heads[1:], nodes[1:], strict=True):
             noise = noise + alpha * head(node)
-        total = alphas[0]
+        total: Tensor = alphas[0]
         for alpha in alphas[1:]:
             total = total + alpha
         return noise / total
