@@ -1,6 +1,7 @@
 """What can be trained: for each task its options, its settings, and where its checkpoint goes."""
 
 import argparse
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from analyses.brains import TRAIN, VALIDATION
-from analyses.models.checkpoint import Hyperparameters, save_network
+from analyses.models.checkpoint import Hyperparameters, save_network, write_tensors
 from analyses.models.demo import WEIGHTS
 from analyses.paths import CACHE
 from analyses.preprocessing.planes import AXES
 from analyses.structures import CLASSES
+from analyses.training.denoiser import FILTERS, Denoise, DenoiserSettings
+from analyses.training.digits import NETWORKS, ClassifyDigits, DigitsSettings
 from analyses.training.loop import Settings, Task
 from analyses.training.structures import Structures, StructuresSettings
 from analyses.training.template import SOURCE, load_template
@@ -59,6 +62,21 @@ STRUCTURES = """\
 a FastSurferVINN for the structures of real brains, one plane
 FastSurferVINN (reduced width) learns 15 structures from nine manually labelled brains (MICCAI 2012 multi-atlas
 challenge, CC BY-NC 3.0, not part of this repository). The network stays on this machine."""
+
+DENOISER = """\
+a FONDUE of reduced width that removes noise from real brains
+FONDUE learns to remove Rician noise from slices of the same nine brains, in all three planes. The network stays on
+this machine."""
+
+DIGITS = {
+    "mnist": """\
+the paper's digit classifier
+Four convolutions learn the MNIST digits; the last 5,000 training images are held out to choose the best step.""",
+    "separable": """\
+a small network of Xception's structure, for digits
+Xception at a quarter of its width, with two blocks in its middle flow, learns the MNIST digits, enlarged to 71 x 71;
+the last 5,000 training images are held out to choose the best step.""",
+}
 
 
 def _sizes(p: argparse.ArgumentParser, filters: int, interpolation: int) -> None:
@@ -113,6 +131,41 @@ def _structures_options(p: argparse.ArgumentParser) -> None:
     _sizes(p, 32, 14)
 
 
+def _write(path: Path, weights: Mapping[str, Tensor], record: Mapping[str, object]) -> None:
+    write_tensors(path, weights, {"training": json.dumps(dict(record))})
+
+
+DENOISER_CHECKPOINT = CACHE / "denoiser.safetensors"
+
+
+def _denoiser(args: argparse.Namespace, common: dict[str, Any]) -> Job:
+    if args.filters < 1:
+        raise InputError(f"Expected --filters of at least 1, got {args.filters}.")
+    settings = DenoiserSettings(**common, filters=args.filters)
+    data = f"MICCAI 2012 brains {', '.join(TRAIN)}; validation {', '.join(VALIDATION)}"
+    return Job(settings, Denoise(settings), f"--filters {args.filters}", data, DENOISER_CHECKPOINT, _write)
+
+
+def _denoiser_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--filters", type=int, default=FILTERS, help="width (%(default)s)")
+
+
+def digits_checkpoint(network: str) -> Path:
+    """Return where a digit classifier lies."""
+    return CACHE / f"{network}.safetensors"
+
+
+def _digits(network: str) -> Kind:
+    def job(args: argparse.Namespace, common: dict[str, Any]) -> Job:
+        settings = DigitsSettings(**common, network=network)
+        data = "MNIST, the first 55,000 training images; validation the last 5,000"
+        return Job(settings, ClassifyDigits(settings), "", data, digits_checkpoint(network), _write)
+
+    steps = {"mnist": 3000, "separable": 2000}[network]
+    defaults = DigitsSettings(steps=steps, batch=128, check_every=250, patience=6, threads=2, network=network)
+    return Kind(DIGITS[network], defaults, lambda p: None, job)
+
+
 TASKS = {
     "tissue": Kind(TISSUE, TissueSettings(), lambda p: _sizes(p, 24, 12), _tissue),
     "structures": Kind(
@@ -121,4 +174,11 @@ TASKS = {
         _structures_options,
         _structures,
     ),
+    "denoiser": Kind(
+        DENOISER,
+        DenoiserSettings(steps=1000, batch=6, learning_rate=1e-3, check_every=125, patience=4),
+        _denoiser_options,
+        _denoiser,
+    ),
+    **{network: _digits(network) for network in NETWORKS},
 }

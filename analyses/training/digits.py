@@ -1,0 +1,81 @@
+"""The tasks on digits: the paper's classifier, and a small network of Xception's structure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from analyses.mnist_data import HELD_OUT, Digits, load_digits
+from analyses.models.mnist import MnistNet
+from analyses.models.xception import Xception
+from analyses.training.loop import Pair, Settings
+from analyses.training.randomness import Dice
+
+SEPARABLE_SIZE = 71  # the least that Xception's reference implementation takes
+WIDTH, MIDDLE = 0.25, 2
+
+
+class SmallXception(nn.Module):
+    """Xception at a quarter of its width, with two blocks of the middle flow, for digits enlarged to 71 x 71 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Xception(10, 1, WIDTH, MIDDLE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, 10) of images (N, 1, H, W)."""
+        x = F.interpolate(x, (SEPARABLE_SIZE, SEPARABLE_SIZE), mode="bilinear", align_corners=False)
+        logits: Tensor = self.network(x)
+        return logits
+
+
+NETWORKS = {"mnist": MnistNet, "separable": SmallXception}
+
+
+@dataclass(frozen=True, slots=True)
+class DigitsSettings(Settings):
+    """What decides the bits of a digit classifier, apart from the machine."""
+
+    network: str = "mnist"
+    shift: float = 2.0  # pixels, of the random displacement
+
+
+class ClassifyDigits:
+    """Digits, displaced a little, and their classes."""
+
+    def __init__(self, settings: DigitsSettings, digits: Digits | None = None) -> None:
+        self.settings, self._given = settings, digits
+
+    @cached_property
+    def digits(self) -> Digits:
+        """The training images, of which the last are held out."""
+        return load_digits("train") if self._given is None else self._given
+
+    def network(self) -> nn.Module:
+        """Return the network with random weights."""
+        return NETWORKS[self.settings.network]()
+
+    def batch(self, step: int) -> Pair:
+        """Return images (N, 1, 28, 28) and classes (N,)."""
+        s = self.settings
+        dice = Dice.of(s.seed, step)
+        chosen = torch.randint(max(1, len(self.digits.classes) - HELD_OUT), (s.batch,), generator=dice.generator)
+        x = self.digits.inputs(chosen)
+        reach = int(s.shift)
+        background = float(x.min())
+        padded = F.pad(x, (reach,) * 4, value=background)
+        dx, dy = torch.randint(2 * reach + 1, (2,), generator=dice.generator).tolist()
+        return padded[..., dy : dy + x.shape[2], dx : dx + x.shape[3]], self.digits.classes[chosen]
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the cross entropy."""
+        return F.cross_entropy(output, target)
+
+    def validation(self) -> Iterator[Pair]:
+        """Yield the held out images, five hundred at a time."""
+        n = len(self.digits.classes)
+        for indices in torch.arange(max(0, n - HELD_OUT), n).split(500):
+            yield self.digits.inputs(indices), self.digits.classes[indices]
