@@ -1,11 +1,14 @@
-"""How well do two segmentations agree, and how sure is the mean?"""
+"""How well do two segmentations, two images or two classifications agree? By torchmetrics, with fixed options."""
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 from torchmetrics.functional.segmentation import dice_score
+
+from mcaprobe.errors import InputError
 
 DICE_OPTIONS: dict[str, Any] = {
     "include_background": True,
@@ -14,6 +17,12 @@ DICE_OPTIONS: dict[str, Any] = {
     "aggregation_level": "samplewise",
 }
 DICE_DEFINITION = "2 |P and T| / (|P| + |T|) over the voxels of one subject and region; NaN where both are empty"
+PSNR_OPTIONS: dict[str, Any] = {"data_range": 1.0, "base": 10.0}
+# Those of Wang et al. 2004 (IEEE TIP), as scikit-image has them with gaussian_weights and without sample covariance.
+SSIM_OPTIONS: dict[str, Any] = {
+    "gaussian_kernel": True, "sigma": 1.5, "kernel_size": 11, "data_range": 1.0, "k1": 0.01, "k2": 0.03,
+}  # fmt: skip
+F1_OPTIONS: dict[str, Any] = {"average": "macro"}
 
 
 def dice_of_classes(predicted: Tensor, target: Tensor, where: Tensor, classes: int) -> list[float]:
@@ -32,9 +41,42 @@ def dice_of_classes(predicted: Tensor, target: Tensor, where: Tensor, classes: i
     return [float(s) if here else float("nan") for s, here in zip(scores, present, strict=True)]
 
 
-def bootstrap_interval(values: list[float], seed: int = 0, draws: int = 10_000) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean over subjects."""
-    x = np.asarray(values, np.float64)
-    picks = np.random.default_rng(seed).integers(0, len(x), (draws, len(x)))
-    low, high = np.quantile(x[picks].mean(1), [0.025, 0.975])
-    return float(low), float(high)
+def psnr(found: Tensor, expected: Tensor) -> float:
+    """Return the peak signal-to-noise ratio in dB of an image (H, W) in [0, 1]; infinite where both are the same.
+
+    Raises:
+        InputError: NaN in either: it is to be counted and replaced before.
+    """
+    _expect_numbers(found, expected)
+    if torch.equal(found, expected):
+        return float("inf")
+    return float(peak_signal_noise_ratio(found, expected, **PSNR_OPTIONS))
+
+
+def ssim(found: Tensor, expected: Tensor) -> float:
+    """Return the structural similarity of an image (H, W) in [0, 1].
+
+    Raises:
+        InputError: NaN in either: it is to be counted and replaced before.
+    """
+    _expect_numbers(found, expected)
+    score = structural_similarity_index_measure(found[None, None], expected[None, None], **SSIM_OPTIONS)
+    return float(score if isinstance(score, Tensor) else score[0])
+
+
+def f1(logits: Tensor, target: Tensor) -> tuple[float, float]:
+    """Return the mean of the classes' F1, and the accuracy, of logits (N, classes) and classes (N,).
+
+    Raises:
+        InputError: NaN in the logits: it is to be counted and replaced before.
+    """
+    _expect_numbers(logits)
+    classes, predicted = logits.shape[1], logits.argmax(1)
+    score = float(multiclass_f1_score(predicted, target, classes, **F1_OPTIONS))
+    return score, float(multiclass_accuracy(predicted, target, classes, average="micro"))
+
+
+def _expect_numbers(*tensors: Tensor) -> None:
+    bad = sum(int(t.isnan().sum()) for t in tensors)
+    if bad:
+        raise InputError(f"Expected numbers to score, got {bad} NaNs: replace them first, and count them.")

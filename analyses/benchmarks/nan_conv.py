@@ -10,9 +10,10 @@ from torch import Tensor
 
 import nanops
 from analyses.benchmarks.nan_cases import CASE_PATTERNS, CASES, GROWING, GROWING_PATTERNS, Case, with_nan
-from analyses.benchmarks.networks import Method, Subject, convolutional
+from analyses.benchmarks.networks import Subject, convolutional
 from analyses.benchmarks.speed_up import Row, Setting, by_turns, compared, judged
 from analyses.benchmarks.timing import threads
+from analyses.methods import Method
 from nanops import functional, ledger
 
 CONV = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}

@@ -17,20 +17,6 @@ from mcaprobe.loading import load_input
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """Options of a conversion."""
-
-    pooling: str | None
-    threshold: float
-    uniform: bool = False
-
-    @property
-    def name(self) -> str:
-        """A key for timing."""
-        return f"{self.pooling} {self.threshold} {self.uniform}"
-
-
-@dataclass(frozen=True, slots=True)
 class Subject:
     """A network, in eval mode, and its input, (N, C, H, W)."""
 

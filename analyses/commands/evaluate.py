@@ -15,10 +15,11 @@ from torch import nn
 
 from analyses import provenance
 from analyses.labels import REGIONS, TABLE, regions, tissue_table, tissues
-from analyses.metrics import DICE_DEFINITION, DICE_OPTIONS, bootstrap_interval, dice_of_classes
+from analyses.metrics import DICE_DEFINITION, DICE_OPTIONS, dice_of_classes
 from analyses.models.demo import WEIGHTS, build_model
 from analyses.paths import DATA, RESULTS
 from analyses.results_files import write_rows
+from analyses.statistics import bootstrap_interval
 from analyses.training.template import CLASSES
 from analyses.volumes import load_head, segment
 from mcaprobe.errors import InputError

@@ -170,7 +170,7 @@ TASKS = {
     "tissue": Kind(TISSUE, TissueSettings(), lambda p: _sizes(p, 24, 12), _tissue),
     "structures": Kind(
         STRUCTURES,
-        StructuresSettings(steps=1500, batch=4, check_every=250, patience=4),
+        StructuresSettings(steps=2500, batch=4, check_every=250, patience=8),
         _structures_options,
         _structures,
     ),

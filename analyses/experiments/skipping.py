@@ -6,9 +6,10 @@ from functools import partial
 import torch
 
 import nanops
-from analyses.benchmarks.networks import Method, Subject
+from analyses.benchmarks.networks import Subject
 from analyses.benchmarks.speed_up import Row, Setting, by_turns, compared
 from analyses.benchmarks.timing import threads
+from analyses.methods import Method
 
 # Of a network's row (layer "total"): mean_over_layers is the paper's figure, mac_share that of its work. speed_up:
 # stock's median in its faster memory format over ours in channels last.
@@ -42,7 +43,7 @@ def _rows(
 ) -> Iterator[Row]:
     plain, last = subject.x.contiguous(), subject.x.contiguous(memory_format=torch.channels_last)
     subject.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    converted = {m: nanops.convert(subject.model, m.pooling, m.threshold, uniform=m.uniform) for m in methods}
+    converted = {m: m.convert(subject.model) for m in methods}
     labels = subject.model(last).argmax(1)
     about = {"network": subject.network, "input": subject.input}
     times = {}

@@ -13,7 +13,7 @@ from analyses.models.checkpoint import Hyperparameters
 from analyses.preprocessing.planes import thick_slices, to_plane
 from analyses.structures import CLASSES, IGNORED
 from analyses.training.loop import Pair, Settings
-from analyses.training.losses import segmentation_loss
+from analyses.training.losses import balance, segmentation_loss
 from analyses.training.randomness import Dice, Range
 
 CROP = (192, 160)  # height and width of what is learnt from; in the planes with the front in it, height runs there
@@ -62,6 +62,11 @@ class Structures:
         """The slices that are learnt from: all that hold a structure."""
         return [(name, i) for name in TRAIN if name in self.brains for i in self._labelled(name)]
 
+    @cached_property
+    def weights(self) -> Tensor:
+        """What each class weighs in the cross entropy, from the training subjects."""
+        return balance(torch.stack([self.brains[name].classes for name in TRAIN if name in self.brains]), len(CLASSES))
+
     def _labelled(self, name: str) -> list[int]:
         classes = to_plane(self.brains[name].classes, self.settings.plane)
         return torch.nonzero((classes > 0).flatten(0, 1).any(0)).flatten().tolist()
@@ -87,8 +92,8 @@ class Structures:
         return x, to_plane(brain.classes, plane).movedim(2, 0)[indices].long()
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return cross entropy and soft Dice."""
-        return segmentation_loss(output, target, IGNORED)
+        """Return weighted cross entropy and soft Dice."""
+        return segmentation_loss(output, target, IGNORED, self.weights.to(output.device))
 
     def validation(self) -> Iterator[Pair]:
         """Yield every eighth labelled slice of the validation subjects, whole, four at a time."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.metrics import bootstrap_interval, dice_of_classes
+from analyses.metrics import dice_of_classes
+from analyses.statistics import bootstrap_interval
 
 
 def test_dice_is_twice_the_overlap_over_the_sum_of_the_sizes() -> None:

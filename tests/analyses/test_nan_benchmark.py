@@ -11,12 +11,13 @@ from analyses.__main__ import main
 from analyses.benchmarks import nan_conv, nan_pool, networks
 from analyses.benchmarks.nan_cases import CASE_PATTERNS, CASES, PATTERNS, Case, with_nan
 from analyses.benchmarks.nan_conv import COLUMNS, GROWTH, TOTAL, network, time_case
-from analyses.benchmarks.networks import Method, Subject
+from analyses.benchmarks.networks import Subject
 from analyses.benchmarks.speed_up import Setting
 from analyses.commands import benchmark_nan
 from analyses.experiments import skipping
 from analyses.figures import nan_benchmark
 from analyses.figures import skipping as skipping_figure
+from analyses.methods import Method
 from analyses.models.fastsurfer import FastSurferVINN
 from nanops import kernels
 
