@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from analyses import trained
 from analyses.brains import TRAIN, VALIDATION
 from analyses.models.checkpoint import Hyperparameters, save_network, write_tensors
 from analyses.models.demo import WEIGHTS
-from analyses.paths import CACHE
 from analyses.preprocessing.planes import AXES
 from analyses.structures import CLASSES
 from analyses.training.denoiser import FILTERS, Denoise, DenoiserSettings
@@ -72,6 +72,10 @@ DIGITS = {
     "mnist": """\
 the paper's digit classifier
 Four convolutions learn the MNIST digits; the last 5,000 training images are held out to choose the best step.""",
+    "mnist_nan": """\
+the paper's digit classifier, trained through aggressive NaNs
+The same network and images; each forward pools with aggressive NaNs (threshold 1, approach A), and the gradients go
+through them.""",
     "separable": """\
 a small network of Xception's structure, for digits
 Xception at a quarter of its width, with two blocks in its middle flow, learns the MNIST digits, enlarged to 71 x 71;
@@ -109,11 +113,6 @@ def _tissue(args: argparse.Namespace, common: dict[str, Any]) -> Job:
     )
 
 
-def structures_checkpoint(plane: str) -> Path:
-    """Return where the network of a plane lies."""
-    return CACHE / f"structures_{plane}.safetensors"
-
-
 def _structures(args: argparse.Namespace, common: dict[str, Any]) -> Job:
     settings = StructuresSettings(**common, plane=args.plane, sizes=_sizes_of(args, len(CLASSES)))
     return Job(
@@ -121,7 +120,7 @@ def _structures(args: argparse.Namespace, common: dict[str, Any]) -> Job:
         Structures(settings),
         f"--plane {args.plane} {_widths(settings.sizes)}",
         f"MICCAI 2012 brains {', '.join(TRAIN)}; validation {', '.join(VALIDATION)}",
-        structures_checkpoint(args.plane),
+        trained.structures_path(args.plane),
         lambda path, weights, record: save_network(path, weights, settings.sizes, record),
     )
 
@@ -135,33 +134,25 @@ def _write(path: Path, weights: Mapping[str, Tensor], record: Mapping[str, objec
     write_tensors(path, weights, {"training": json.dumps(dict(record))})
 
 
-DENOISER_CHECKPOINT = CACHE / "denoiser.safetensors"
-
-
 def _denoiser(args: argparse.Namespace, common: dict[str, Any]) -> Job:
     if args.filters < 1:
         raise InputError(f"Expected --filters of at least 1, got {args.filters}.")
     settings = DenoiserSettings(**common, filters=args.filters)
     data = f"MICCAI 2012 brains {', '.join(TRAIN)}; validation {', '.join(VALIDATION)}"
-    return Job(settings, Denoise(settings), f"--filters {args.filters}", data, DENOISER_CHECKPOINT, _write)
+    return Job(settings, Denoise(settings), f"--filters {args.filters}", data, trained.DENOISER, _write)
 
 
 def _denoiser_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--filters", type=int, default=FILTERS, help="width (%(default)s)")
 
 
-def digits_checkpoint(network: str) -> Path:
-    """Return where a digit classifier lies."""
-    return CACHE / f"{network}.safetensors"
-
-
 def _digits(network: str) -> Kind:
     def job(args: argparse.Namespace, common: dict[str, Any]) -> Job:
         settings = DigitsSettings(**common, network=network)
         data = "MNIST, the first 55,000 training images; validation the last 5,000"
-        return Job(settings, ClassifyDigits(settings), "", data, digits_checkpoint(network), _write)
+        return Job(settings, ClassifyDigits(settings), "", data, trained.digits_path(network), _write)
 
-    steps = {"mnist": 3000, "separable": 2000}[network]
+    steps = {"mnist": 2000, "mnist_nan": 1500, "separable": 1000}[network]
     defaults = DigitsSettings(steps=steps, batch=128, check_every=250, patience=6, threads=2, network=network)
     return Kind(DIGITS[network], defaults, lambda p: None, job)
 

@@ -1,7 +1,7 @@
 """The paper's digit classifier: four 3x3 convolutions, three poolings, no linear layer but a mean at the end.
 
-1 -> 32 -> 64 -> 128 -> 10 channels, ReLU, max-pooling by 2 behind the first three (Figure 13 of the paper, which does
-not say what becomes of the last 3 x 3 pixels: here their mean is the logit).
+1 -> 32 -> 64 -> 128 -> 10 channels, ReLU, max-pooling by 2 behind the first three (Figure 13 of the paper). What becomes of
+the last 3 x 3 pixels the paper does not say; the published code means their average, and here that is the logit.
 """
 
 from torch import Tensor, nn
@@ -12,10 +12,16 @@ MEAN, STD = 0.1307, 0.3081
 
 
 class MnistNet(nn.Module):
-    """Classify digits of 28 x 28 pixels; logits are the means of the last convolution's channels."""
+    """Classify digits of 28 x 28 pixels; logits are the means of the last convolution's channels.
 
-    def __init__(self) -> None:
+    Args:
+        pool_first: Whether poolings come before their ReLU. The function is the same, the ties are not: behind a ReLU
+            every window without a positive value is a window of equal zeros.
+    """
+
+    def __init__(self, pool_first: bool = False) -> None:
         super().__init__()
+        self.pool_first = pool_first
         self.conv1, self.conv2 = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
         self.conv3, self.conv4 = nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(128, 10, 3, padding=1)
         self.pool1, self.pool2, self.pool3 = (nn.MaxPool2d(2) for _ in range(3))
@@ -26,8 +32,8 @@ class MnistNet(nn.Module):
         """Return the logits (N, 10) of images (N, 1, 28, 28), normalised by MEAN and STD."""
         if x.ndim != 4 or x.shape[1] != 1:
             raise InputError(f"Expected x of shape (N, 1, 28, 28), got {tuple(x.shape)}.")
-        x = self.pool1(self.relu(self.conv1(x)))
-        x = self.pool2(self.relu(self.conv2(x)))
-        x = self.pool3(self.relu(self.conv3(x)))
+        for conv, pool in ((self.conv1, self.pool1), (self.conv2, self.pool2), (self.conv3, self.pool3)):
+            y = conv(x)
+            x = self.relu(pool(y)) if self.pool_first else pool(self.relu(y))
         logits: Tensor = self.mean(self.conv4(x)).flatten(1)
         return logits

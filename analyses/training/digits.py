@@ -1,4 +1,4 @@
-"""The tasks on digits: the paper's classifier, and a small network of Xception's structure."""
+"""The tasks on digits: the paper's classifier, with and without NaNs, and a small network of Xception's structure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import nanops
 from analyses.mnist_data import HELD_OUT, Digits, load_digits
 from analyses.models.mnist import MnistNet
 from analyses.models.xception import Xception
@@ -32,7 +33,12 @@ class SmallXception(nn.Module):
         return logits
 
 
-NETWORKS = {"mnist": MnistNet, "separable": SmallXception}
+def nan_mnist() -> nn.Module:
+    """Return the digit classifier with aggressive NaNs (t1 = 1, t2 = 1, approach A), to be trained through them."""
+    return nanops.convert(MnistNet(), "aggressive", 1.0)
+
+
+NETWORKS = {"mnist": MnistNet, "mnist_nan": nan_mnist, "separable": SmallXception}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,94 @@
+"""What do aggressive NaNs skip in digit classifiers, and what becomes of their F1?
+
+One row for each method, format and layer; scores stand in the row `total`. F1 is the mean over the ten digits.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+import nanops
+from analyses.experiments.counting import Counts, Row
+from analyses.methods import STOCK, Method
+from analyses.metrics import f1
+from analyses.mnist_data import Digits
+from nanops import Tolerance
+
+PAPER_THRESHOLDS = (1.0, 0.85, 0.75, 0.65, 0.5)
+FILLS = ("max_normal", "mean")  # approach B, with which the paper has its numbers, and approach A
+SWEEP = (1e-7, 1e-5, 1e-3, 1e-2)
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def mnist_methods() -> tuple[Method, ...]:
+    """Return the paper's thresholds with both approaches."""
+    return tuple(Method("aggressive", t, fill=fill) for fill in FILLS for t in PAPER_THRESHOLDS)
+
+
+def sweep_methods() -> tuple[Method, ...]:
+    """Return the paper's tolerances."""
+    return tuple(Method("aggressive", t, tolerance=Tolerance("absolute", eps)) for eps in SWEEP for t in (1.0, 0.5))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What decides the rows."""
+
+    network: str
+    methods: tuple[Method, ...]
+    formats: tuple[str, ...] = ("float32",)
+    images: int = 10_000
+    batch: int = 250
+    seed: int = 0
+
+
+@dataclass
+class _Run:
+    """Logits and counts of one pass over the images."""
+
+    logits: list[Tensor] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    replaced: int = 0
+
+
+def run(
+    network: nn.Module, digits: Digits, config: Config, progress: Callable[[str], None] = lambda _: None
+) -> list[Row]:
+    """Return the rows of all methods and formats.
+
+    Args:
+        network: A trained classifier, in eval mode, in float32.
+        digits: Those that are classified.
+    """
+    rows: list[Row] = []
+    for name in config.formats:
+        model = deepcopy(network).to(FORMATS[name])
+        for method in (None, *config.methods):
+            progress(f"{config.network}, {name}, {STOCK if method is None else f'{method.threshold:g}'}")
+            rows += _rows(model, method, name, digits, config)
+    return rows
+
+
+@torch.inference_mode()
+def _rows(model: nn.Module, method: Method | None, name: str, digits: Digits, config: Config) -> list[Row]:
+    found = _Run()
+    converted = model if method is None else method.convert(model, config.seed)
+    indices = torch.arange(min(config.images, len(digits.classes)))
+    for part in indices.split(config.batch):
+        x = digits.inputs(part).to(FORMATS[name])
+        with nanops.count_skipped(converted) as skipped:
+            found.logits.append(converted(x).float())
+        found.counts.add(skipped)
+        found.replaced += sum(int(r.nans.sum()) for r in skipped.replaced)
+    logits = torch.cat(found.logits)
+    bad = int(logits.isnan().sum())
+    score, accuracy = f1(torch.nan_to_num(logits, 0.0), digits.classes[indices])
+    about: Row = {"network": config.network, "format": name, "method": STOCK, "images": len(indices)}
+    if method is not None:
+        tolerance = method.tolerance.value
+        about |= {"method": method.pooling, **method.columns, "tolerance": tolerance}
+    scores = {"f1": score, "accuracy": accuracy, "nan_replaced": found.replaced, "nan_logits": bad}
+    return [row | (scores if row["layer"] == "total" else {}) for row in found.counts.rows(about, "images")]
