@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analyses.commands import benchmark, convert, evaluate, fidelity, skipping, train, unseen
+from analyses.commands import benchmark, convert, evaluate, fidelity, run, skipping, train, unseen
 from mcaprobe.errors import InputError, RunFailure
 
 COMMANDS = (
@@ -15,6 +15,7 @@ COMMANDS = (
     benchmark,
     skipping,
     convert,
+    run,
 )  # a new subcommand: a file in analyses/commands with add(subparsers), and its name here
 
 

@@ -35,9 +35,19 @@ def _text(value: object) -> str:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], manifest: Mapping[str, object]) -> None:
     """Write rows with the same keys to a CSV, and the manifest to a JSON of the same name."""
+    write_table(path, rows)
+    write_json(path.with_suffix(".json"), manifest)
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows with the same keys to a CSV."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, buffer.getvalue())
-    write_text(path.with_suffix(".json"), json.dumps(dict(manifest), indent=2) + "\n")
+
+
+def write_json(path: Path, manifest: Mapping[str, object]) -> None:
+    """Write a manifest."""
+    write_text(path, json.dumps(dict(manifest), indent=2) + "\n")

@@ -14,19 +14,24 @@ from analyses.paths import DATA
 from mcaprobe.errors import InputError
 
 FOLDER = DATA / "imagenet_samples"
+STEP = 5  # classes between one image and the next
 SHORTER = 256  # pixels of the shorter side before the crop
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images (N, 3, 227, 227) as the network wants them, and their classes (N,): positions in the sorted names."""
+    """Images (N, 3, 227, 227) as the network wants them, and their classes (N,) int64."""
 
-    inputs: Tensor
-    names: tuple[str, ...]
+    images: Tensor
+    classes: Tensor
+
+    def inputs(self, indices: Tensor) -> Tensor:
+        """Return images as the network wants them."""
+        return self.images[indices]
 
 
 def load_images(folder: Path = FOLDER) -> Images:
-    """Return all images of a folder, in the order of their names.
+    """Return all images of a folder, in the order of their names, which is that of their classes: every fifth of 1000.
 
     Raises:
         InputError: no folder, or no JPEG in it.
@@ -34,7 +39,7 @@ def load_images(folder: Path = FOLDER) -> Images:
     files = sorted(folder.glob("*.JPEG")) if folder.is_dir() else []
     if not files:
         raise InputError(f"Expected images .JPEG in {folder}, found none.")
-    return Images(torch.stack([prepared(Image.open(file)) for file in files]), tuple(file.stem for file in files))
+    return Images(torch.stack([prepared(Image.open(file)) for file in files]), STEP * torch.arange(len(files)))
 
 
 def prepared(image: Image.Image) -> Tensor:

@@ -1,7 +1,7 @@
 """The paper's digit classifier: four 3x3 convolutions, three poolings, no linear layer but a mean at the end.
 
-1 -> 32 -> 64 -> 128 -> 10 channels, ReLU, max-pooling by 2 behind the first three (Figure 13 of the paper). What becomes of
-the last 3 x 3 pixels the paper does not say; the published code means their average, and here that is the logit.
+1 -> 32 -> 64 -> 128 -> 10 channels, ReLU, max-pooling by 2 behind the first three (Figure 13 of the paper). The paper
+does not say what becomes of the last 3 x 3 pixels; the published code means their average, which is the logit here.
 """
 
 from torch import Tensor, nn

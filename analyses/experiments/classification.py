@@ -1,11 +1,12 @@
-"""What do aggressive NaNs skip in digit classifiers, and what becomes of their F1?
+"""What do aggressive NaNs skip in classifiers, and what becomes of their F1?
 
-One row for each method, format and layer; scores stand in the row `total`. F1 is the mean over the ten digits.
+One row for each method, format and layer; scores stand in the row `total`. F1 is the mean over the classes.
 """
 
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,19 @@ import nanops
 from analyses.experiments.counting import Counts, Row
 from analyses.methods import STOCK, Method
 from analyses.metrics import f1
-from analyses.mnist_data import Digits
 from nanops import Tolerance
+
+
+class Labelled(Protocol):
+    """Images and their classes (N,) int64."""
+
+    @property
+    def classes(self) -> Tensor:
+        """Return the classes."""
+
+    def inputs(self, indices: Tensor) -> Tensor:
+        """Return images as the network wants them."""
+
 
 PAPER_THRESHOLDS = (1.0, 0.85, 0.75, 0.65, 0.5)
 FILLS = ("max_normal", "mean")  # approach B, with which the paper has its numbers, and approach A
@@ -55,13 +67,13 @@ class _Run:
 
 
 def run(
-    network: nn.Module, digits: Digits, config: Config, progress: Callable[[str], None] = lambda _: None
+    network: nn.Module, digits: Labelled, config: Config, progress: Callable[[str], None] = lambda _: None
 ) -> list[Row]:
     """Return the rows of all methods and formats.
 
     Args:
         network: A trained classifier, in eval mode, in float32.
-        digits: Those that are classified.
+        digits: The images that are classified.
     """
     rows: list[Row] = []
     for name in config.formats:
@@ -73,7 +85,7 @@ def run(
 
 
 @torch.inference_mode()
-def _rows(model: nn.Module, method: Method | None, name: str, digits: Digits, config: Config) -> list[Row]:
+def _rows(model: nn.Module, method: Method | None, name: str, digits: Labelled, config: Config) -> list[Row]:
     found = _Run()
     converted = model if method is None else method.convert(model, config.seed)
     indices = torch.arange(min(config.images, len(digits.classes)))

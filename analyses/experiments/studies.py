@@ -1,0 +1,129 @@
+"""The experiments of the paper by name: which networks, which methods, which data, which tables."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from analyses import trained
+from analyses.brains import TEST, load_brain
+from analyses.experiments import classification, denoising, segmentation
+from analyses.experiments.counting import Row, Tables
+from analyses.experiments.images import load_images
+from analyses.methods import AGGRESSIVE, CONSERVATIVE, HYBRID, Method
+from analyses.mnist_data import load_digits
+from analyses.models.published import load_checkpoint
+from analyses.paths import DATA
+
+UNIFORM = (Method(None, 0.5, uniform=True), Method("conservative", 0.5, uniform=True))
+SQUEEZENET = DATA / "models" / "squeezenet_dc" / "squeezenet_v1.0_state_dict.pt"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of an experiment, whose rows are kept.
+
+    Attributes:
+        key: Unique among the parts.
+        identity: What its rows depend on, beside the checkpoint; JSON values.
+        checkpoint: The file of its network.
+        compute: Makes the tables.
+    """
+
+    key: str
+    identity: dict[str, Any]
+    checkpoint: Path
+    compute: Callable[[Say], Tables]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a command may ask of an experiment: less than all of it."""
+
+    plane: str = "axial"
+    subjects: tuple[str, ...] = TEST
+    every: int = 1
+    images: int = 10_000
+
+
+def conservative(options: Options) -> Iterator[Part]:
+    """Yield the parts of section 6.2: FastSurfer's and FONDUE's structure with conservative NaNs; uniform windows."""
+    yield from _brains(options, (*CONSERVATIVE, *UNIFORM), CONSERVATIVE)
+
+
+def aggressive(options: Options) -> Iterator[Part]:
+    """Yield the parts of section 6.3: the same with aggressive NaNs, and with the hybrid of both, which is ours."""
+    yield from _brains(options, (*AGGRESSIVE, *HYBRID), AGGRESSIVE)
+
+
+def mnist(options: Options) -> Iterator[Part]:
+    """Yield the parts of Figure 9a: thresholds, both approaches; poolings before the ReLU; trained through NaNs."""
+    for network, pool_first in (("mnist", False), ("mnist", True), ("mnist_nan", False)):
+        model, path = trained.load_digits_network(network, pool_first)
+        name = f"{network}, pooling before ReLU" if pool_first else network
+        config = classification.Config(name, classification.mnist_methods(), images=options.images)
+        yield _classify(name, model, path, config, lambda: load_digits("test"))
+
+
+def xception(options: Options) -> Iterator[Part]:
+    """Yield the parts of Figure 9b: the tolerance, on a small Xception for digits and on SqueezeNet for photographs."""
+    methods = classification.sweep_methods()
+    model, path = trained.load_digits_network("separable")
+    config = classification.Config("separable", methods, images=min(2000, options.images), batch=100)
+    yield _classify("separable", model, path, config, lambda: load_digits("test"))
+    config = classification.Config("SqueezeNet", methods, images=options.images, batch=20)
+    yield _classify("SqueezeNet", load_checkpoint(SQUEEZENET), SQUEEZENET, config, load_images)
+
+
+def precision(options: Options) -> Iterator[Part]:
+    """Yield the parts on half precision: the digit classifiers in three formats."""
+    methods = tuple(Method("aggressive", t, fill=fill) for fill in classification.FILLS for t in (1.0, 0.5))
+    formats = tuple(classification.FORMATS)
+    for network in ("mnist", "mnist_nan"):
+        model, path = trained.load_digits_network(network)
+        config = classification.Config(network, methods, formats, images=min(2000, options.images))
+        yield _classify(network, model, path, config, lambda: load_digits("test"))
+
+
+STUDIES: dict[str, Callable[[Options], Iterator[Part]]] = {
+    "conservative": conservative, "aggressive": aggressive, "mnist": mnist, "xception": xception,
+    "precision": precision,
+}  # fmt: skip
+
+
+def _brains(options: Options, segmenting: Sequence[Method], denoised: Sequence[Method]) -> Iterator[Part]:
+    network, path = trained.load_structures(options.plane)
+    for subject in options.subjects:
+        config = segmentation.Config(options.plane, tuple(segmenting), (subject,), every=options.every)
+        yield _brain(f"segmentation-{options.plane}-{subject}", "segmentation", network, path, config)
+    denoiser, path = trained.load_denoiser()
+    for subject in options.subjects:
+        few = denoising.Config(options.plane, tuple(denoised), (subject,), every=4 * options.every)
+        yield _brain(f"denoising-{options.plane}-{subject}", "denoising", denoiser, path, few)
+
+
+def _brain(key: str, table: str, network: nn.Module, path: Path, config: Any) -> Part:
+    run: Callable[..., Tables] = segmentation.run if table == "segmentation" else denoising.run
+
+    def compute(say: Say) -> Tables:
+        found = run(network, config, load_brain, say)
+        return {f"{table}_{name}": [{"plane": config.plane, **row} for row in rows] for name, rows in found.items()}
+
+    return Part(key, {"config": _plain(config)}, path, compute)
+
+
+def _classify(
+    key: str, model: nn.Module, path: Path, config: classification.Config, load: Callable[[], classification.Labelled]
+) -> Part:
+    def compute(say: Say) -> Tables:
+        rows: list[Row] = classification.run(model, load(), config, say)
+        return {"layers": rows}
+
+    return Part(key.replace(", ", "-").replace(" ", "-"), {"config": _plain(config)}, path, compute)
+
+
+def _plain(config: Any) -> Any:
+    return asdict(config)
