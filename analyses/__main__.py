@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analyses.commands import benchmark, convert, evaluate, fidelity, run, skipping, train, unseen
+from analyses.commands import benchmark, convert, draw, evaluate, fidelity, run, skipping, train, unseen
 from mcaprobe.errors import InputError, RunFailure
 
 COMMANDS = (
@@ -16,6 +16,7 @@ COMMANDS = (
     skipping,
     convert,
     run,
+    draw,
 )  # a new subcommand: a file in analyses/commands with add(subparsers), and its name here
 
 

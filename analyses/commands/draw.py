@@ -1,0 +1,90 @@
+"""`python -m analyses draw NAME`: the figures and tables of an experiment, from its committed rows, without a model."""
+
+import argparse
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from analyses.figures import brains, thresholds
+from analyses.paths import RESULTS
+from analyses.results_files import page, write_text
+from mcaprobe.errors import InputError
+
+Rows = list[dict[str, str]]
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand and its options."""
+    p = subparsers.add_parser("draw", help="the figures of an experiment, from its rows", description=__doc__)
+    p.add_argument("name", choices=list(DRAWINGS), help="which experiment")
+    p.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows and figures (%(default)s)")
+    p.set_defaults(function=draw)
+
+
+def read(folder: Path, name: str) -> Rows:
+    """Return the rows of a table; InputError with the command that makes it where it is not there."""
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        raise InputError(f"Expected rows at {path}: `python -m analyses run {name.split('_')[0]}` makes them.")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def footer_of(folder: Path, name: str, words: str) -> str:
+    """Return what every figure says below: n, threads, machine, versions, date."""
+    manifest = json.loads((folder / f"{name}.json").read_text())
+    machine = manifest["machine"]
+    where = f"{machine['processor']}, {manifest['threads']} threads, torch {manifest['versions']['torch']}"
+    return f"{words} {where}, {manifest['date'][:10]}. Rows: {name}*.csv."
+
+
+def draw(args: argparse.Namespace) -> int:
+    """Write every figure and page of the experiment beside its rows."""
+    for path, made in DRAWINGS[args.name](args.results):
+        if isinstance(made, Figure):
+            partial = path.with_name(f"unfinished-{path.name}")
+            made.savefig(partial, dpi=110)
+            partial.replace(path)
+            pyplot.close(made)
+        else:
+            write_text(path, made)
+        print(path)
+    return 0
+
+
+def _mnist(folder: Path) -> Iterator[tuple[Path, Any]]:
+    rows = read(folder, "mnist_layers")
+    footer = footer_of(folder, "mnist", f"Aggressive NaNs, t1 = 1; n = {rows[0]['images']} test images, float32.")
+    yield folder / "mnist.png", thresholds.draw(rows, footer)
+    yield folder / "mnist.md", page("MNIST, paper against here", "mnist_layers.csv", thresholds.markdown(rows))
+
+
+def _brains(name: str, title: str) -> Callable[[Path], Iterator[tuple[Path, Any]]]:
+    def drawings(folder: Path) -> Iterator[tuple[Path, Any]]:
+        layers, slices, dice = (read(folder, f"{name}_segmentation_{table}") for table in ("layers", "slices", "dice"))
+        subjects = len({row["subject"] for row in layers})
+        footer = footer_of(folder, name, f"n = {subjects} brains, axial slices that hold brain; means over subjects.")
+        network = f"FastSurferVINN trained here, {title}"
+        yield folder / f"{name}_skipped.png", brains.draw_skipped(layers, slices, network, footer)
+        label = "Dice, mean over structures"
+        yield folder / f"{name}_dice.png", brains.draw_scores(slices, "dice", label, network, footer)
+        methods = ["torch", *dict.fromkeys(brains.name_of(r) for r in dice if r.get("threshold") == "0.5")]
+        yield folder / f"{name}_structures.png", brains.draw_structures(dice, methods[:4], network, footer)
+        layers, slices = (read(folder, f"{name}_denoising_{table}") for table in ("layers", "slices"))
+        network = f"FONDUE trained here, {title}"
+        yield folder / f"{name}_denoising_skipped.png", brains.draw_skipped(layers, slices, network, footer)
+        yield folder / f"{name}_psnr.png", brains.draw_scores(slices, "psnr", "PSNR, dB", network, footer)
+
+    return drawings
+
+
+DRAWINGS: dict[str, Callable[[Path], Iterator[tuple[Path, Any]]]] = {
+    "mnist": _mnist,
+    "conservative": _brains("conservative", "conservative NaNs"),
+    "aggressive": _brains("aggressive", "aggressive and hybrid NaNs"),
+}

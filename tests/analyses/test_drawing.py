@@ -1,0 +1,108 @@
+"""Are the figures drawn from the rows, and are their numbers those of the rows?"""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from matplotlib import pyplot
+
+from analyses.__main__ import main
+from analyses.figures import brains, thresholds
+from analyses.results_files import cells, write_table
+
+MANIFEST = {"machine": {"processor": "P"}, "threads": 1, "versions": {"torch": "2"}, "date": "2026-01-02T03:04:05"}
+
+
+def mnist_rows() -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for network in ("mnist", "mnist_nan"):
+        about = {"network": network, "format": "float32", "images": 100}
+        for layer in ("conv1", "conv2", "total"):
+            row = about | {"method": "stock", "layer": layer, "windows": 1000, "skipped": 0}
+            rows.append(row | ({"f1": 0.99, "accuracy": 0.98} if layer == "total" else {}))
+        for fill in ("max_normal", "mean"):
+            for t in (1.0, 0.5):
+                for layer, skipped in (("conv1", 0), ("conv2", round(100 / t)), ("total", round(100 / t))):
+                    row = about | {"method": "aggressive", "pooling": "aggressive", "threshold": t, "fill": fill}
+                    row |= {"layer": layer, "windows": 1000, "skipped": skipped, "window_share": skipped / 1000}
+                    row |= {"mac_share": 0.1 / t} | ({"f1": t, "accuracy": t - 0.01} if layer == "total" else {})
+                    rows.append(row)
+    return rows
+
+
+def brain_rows(table: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for subject in ("1013", "1014"):
+        for method, t, uniform in ((None, None, None), ("conservative", 0.5, False), ("conservative", 0.5, True)):
+            about: dict[str, object] = {"plane": "axial", "subject": subject, "method": method or "stock"}
+            if method:
+                about |= {"pooling": method, "threshold": t, "uniform": uniform, "fill": "mean"}
+            if table == "layers" and method:
+                for layer, skipped in (("encode1.conv0", 0), ("decode1.conv0", 60), ("total", 60)):
+                    row = about | {"scope": "brain slices", "layer": layer, "windows": 100}
+                    rows.append(row | {"skipped": skipped + int(subject == "1014") * 20 * bool(skipped)})
+            elif table == "slices":
+                for i in (10, 11, 12):
+                    row = about | {"slice": i, "dice": math.nan if i == 12 else 0.5 + i / 100, "psnr": 30 + i}
+                    rows.append(row | ({"windows": 100, "window_share": i / 100} if method else {}))
+            elif table == "dice":
+                for structure, score in (("background", 1.0), ("thalamus", 0.8), ("caudate", 0.7)):
+                    rows.append(about | {"structure": structure, "dice": score})
+    return rows
+
+
+def write(folder: Path, name: str, rows: list[dict[str, object]]) -> list[dict[str, str]]:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    texts = [cells(row, columns) for row in rows]
+    write_table(folder / f"{name}.csv", texts)
+    return texts
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    write(tmp_path, "mnist_layers", mnist_rows())
+    for kind in ("segmentation", "denoising"):
+        for table in ("layers", "slices", *(["dice"] if kind == "segmentation" else [])):
+            write(tmp_path, f"conservative_{kind}_{table}", brain_rows(table))
+    for name in ("mnist", "conservative"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(MANIFEST))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "count"), [("mnist", 2), ("conservative", 5)])
+def test_a_command_draws_from_rows_alone(results: Path, capsys, name: str, count: int) -> None:  # type: ignore[no-untyped-def]
+    assert main(["draw", name, "--results", str(results)]) == 0
+    paths = [Path(line) for line in capsys.readouterr().out.split()]
+    assert len(paths) == count and all(path.stat().st_size > 100 for path in paths)
+    assert not list(results.glob("unfinished-*")) and not pyplot.get_fignums()
+
+
+def test_rows_that_are_not_there_are_one_sentence(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert main(["draw", "aggressive", "--results", str(tmp_path)]) == 2
+    assert "`python -m analyses run aggressive` makes them." in capsys.readouterr().err
+
+
+def test_the_table_holds_the_papers_numbers_beside_ours(tmp_path: Path) -> None:
+    lines = thresholds.markdown(write(tmp_path, "m", mnist_rows()))
+    assert len(lines) == 2 + 2 * 5
+    assert "| MNIST net | B | 0.5 | 0.1982 | 0.4900 | 0.5000 | 20.0% | 20.0% |" in lines
+    assert "| MNIST net | A | 1 |  | 0.9900 | 1.0000 | 10.0% | 10.0% |" in lines
+    assert any("MNIST net trained through its NaNs" in line for line in lines)
+
+
+def test_curves_are_the_means_over_subjects(tmp_path: Path) -> None:
+    layers, slices = (write(tmp_path, t, brain_rows(t)) for t in ("layers", "slices"))
+    figure = brains.draw_skipped(layers, slices, "t", "f")
+    left, right = figure.axes
+    assert left.lines[0].get_ydata().tolist() == [0.0, 0.7] and len(left.lines) == 2
+    assert right.lines[0].get_xdata().tolist() == [10, 11, 12]
+    assert right.lines[0].get_ydata() == pytest.approx([0.1, 0.11, 0.12])
+    scores = brains.draw_scores(slices, "dice", "Dice", "t", "f")
+    assert [line.get_label() for line in scores.axes[0].lines] == [
+        "torch", "conservative, t2 = 0.5", "conservative, t2 = 0.5, uniform windows"
+    ]  # fmt: skip
+    assert scores.axes[0].lines[0].get_xdata().tolist() == [10, 11]  # what has no score is left out
+    structures = brains.draw_structures(write(tmp_path, "d", brain_rows("dice")), ["torch"], "t", "f")
+    assert [t.get_text() for t in structures.axes[0].get_xticklabels()] == ["thalamus", "caudate"]
+    pyplot.close("all")
