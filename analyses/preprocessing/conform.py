@@ -29,7 +29,7 @@ def conform(image: SpatialImage) -> nib.Nifti1Image:
     Raises:
         InputError: not 3-D, NaN or infinite intensities, no positive ones, or an affine without an inverse.
     """
-    data, affine = _checked(image)
+    data, affine = checked_image(image)
     if is_conformed(image):
         return nib.Nifti1Image(data, affine)
     target = conformed_affine(data.shape, affine)
@@ -45,7 +45,7 @@ def conform_labels(labels: SpatialImage) -> nib.Nifti1Image:
     Raises:
         InputError: as of `conform`.
     """
-    data, affine = _checked(labels)
+    data, affine = checked_image(labels)
     target = conformed_affine(data.shape, affine)
     return nib.Nifti1Image(resample(data, affine, (SIZE,) * 3, target, order=0), target)
 
@@ -56,8 +56,8 @@ def restore_labels(labels: SpatialImage, image: SpatialImage) -> nib.Nifti1Image
     Raises:
         InputError: as of `conform`.
     """
-    data, affine = _checked(labels)
-    onto, target = _checked(image)
+    data, affine = checked_image(labels)
+    onto, target = checked_image(image)
     return nib.Nifti1Image(resample(data, affine, onto.shape, target, order=0), target)
 
 
@@ -106,7 +106,7 @@ def rescale(moved: Array, data: Array) -> NDArray[np.uint8]:
     return np.rint(scaled).astype(np.uint8)
 
 
-def _checked(image: SpatialImage) -> tuple[Array, Array]:
+def checked_image(image: SpatialImage) -> tuple[Array, Array]:
     """Return the data (X, Y, Z) and the affine of an image."""
     data: Array = np.asanyarray(image.dataobj)
     while data.ndim > 3 and data.shape[-1] == 1:
