@@ -2,8 +2,9 @@
 
 import ctypes
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -53,6 +54,17 @@ def any_nan(x: Tensor) -> bool:
     if library is None or x.device.type != "cpu" or x.dtype != torch.float32 or not dense:
         return bool(x.isnan().any())
     return bool(library.nan_any(_PTR(x.data_ptr()), _I64(x.numel()), _I64(torch.get_num_threads())))
+
+
+@lru_cache(maxsize=64)
+def _near_corners(size: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return where the pixels on the diagonals near the corners of an image lie, an index for each axis."""
+    inset = [[int(s * n) for s in _INSETS] for n in size]
+    at = [torch.tensor([*i, *(n - 1 - k for k in i)]) for i, n in zip(inset, size, strict=True)]
+    near = torch.tensor(list(product((0, 1), repeat=len(at)))) * len(_INSETS)  # each corner, its first index
+    chosen = (near[:, None] + torch.arange(len(_INSETS))[:, None]).flatten(0, 1)
+    places = [a[k] for a, k in zip(at, chosen.unbind(1), strict=True)]
+    return torch.stack(places, 1).unique(dim=0).unbind(1)
 
 
 def _last(x: Tensor) -> Tensor:
@@ -157,14 +169,7 @@ class Job:
         They lie on the diagonals, at these shares of the size from the corner: behind padded convolutions the outermost
         pixels are no background. None where some sample has no two equal ones.
         """
-        x = self._x
-        inset = [[int(s * n) for s in _INSETS] for n in x.shape[1:-1]]
-        at = [torch.tensor([*i, *(n - 1 - k for k in i)]) for i, n in zip(inset, x.shape[1:-1], strict=True)]
-        near = torch.tensor(list(product((0, 1), repeat=len(at)))) * len(_INSETS)  # each corner, its first index
-        chosen = (near[:, None] + torch.arange(len(_INSETS))[:, None]).flatten(0, 1)
-        places = [a[k] for a, k in zip(at, chosen.unbind(1), strict=True)]
-        distinct = torch.stack(places, 1).unique(dim=0).unbind(1)
-        found = x[(slice(None), *distinct)].view(torch.int32)
+        found = self._x[(slice(None), *_near_corners(tuple(self._x.shape[1:-1])))].view(torch.int32)
         votes = (found[:, :, None] == found[:, None]).all(-1).sum(-1)
         most, which = votes.max(1)
         if int(most.min()) < 2:

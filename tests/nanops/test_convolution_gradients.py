@@ -151,3 +151,14 @@ def test_narrow_dtypes_have_gradients_of_their_own_dtype(dtype):
     replace(case, weight=w).run()[0].nansum().backward()
     replace(case.to(torch.float64), weight=wide).run()[0].nansum().backward()
     assert w.grad.dtype == dtype and torch.allclose(w.grad.double(), wide.grad, rtol=0.05, atol=0.2)
+
+
+def test_a_size_first_seen_in_inference_mode_has_gradients_later():
+    x = torch.full((1, 2, 37, 41), 3.0)
+    x[..., 10:20, 12:30] = normal_numbers(1, 2, 10, 18)
+    weight = normal_numbers(3, 2, 3, 3)
+    with torch.inference_mode():
+        F.nan_conv2d(x, weight, padding=1, uniform=True)
+    x.requires_grad_()
+    F.nan_conv2d(x, weight, padding=1, uniform=True).sum().backward()
+    assert x.grad is not None and bool(x.grad.isfinite().all())
