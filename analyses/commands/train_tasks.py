@@ -74,8 +74,8 @@ the paper's digit classifier
 Four convolutions learn the MNIST digits; the last 5,000 training images are held out to choose the best step.""",
     "mnist_nan": """\
 the paper's digit classifier, trained through aggressive NaNs
-The same network and images; each forward pools with aggressive NaNs (threshold 1, approach A), and the gradients go
-through them.""",
+The network of the task mnist goes on learning; each forward pools with aggressive NaNs (threshold 1, approach A), and
+the gradients go through them. (From random weights, or with approach B, it did not learn.)""",
     "separable": """\
 a small network of Xception's structure, for digits
 Xception at a quarter of its width, with two blocks in its middle flow, learns the MNIST digits, enlarged to 71 x 71;
@@ -150,10 +150,16 @@ def _digits(network: str) -> Kind:
     def job(args: argparse.Namespace, common: dict[str, Any]) -> Job:
         settings = DigitsSettings(**common, network=network)
         data = "MNIST, the first 55,000 training images; validation the last 5,000"
-        return Job(settings, ClassifyDigits(settings), "", data, trained.digits_path(network), _write)
+        start = None
+        if network == "mnist_nan":
+            data += "; started from the network of the task mnist"
+            start = trained.load_digits_network("mnist")[0].state_dict
+        return Job(settings, ClassifyDigits(settings, start=start), "", data, trained.digits_path(network), _write)
 
-    steps = {"mnist": 2000, "mnist_nan": 1500, "separable": 1000}[network]
-    defaults = DigitsSettings(steps=steps, batch=128, check_every=250, patience=6, threads=2, network=network)
+    steps, rate = {"mnist": (2000, 3e-3), "mnist_nan": (600, 1e-3), "separable": (1000, 3e-3)}[network]
+    defaults = DigitsSettings(
+        steps=steps, batch=128, learning_rate=rate, check_every=100, patience=0, threads=2, network=network
+    )
     return Kind(DIGITS[network], defaults, lambda p: None, job)
 
 

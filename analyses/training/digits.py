@@ -1,6 +1,6 @@
 """The tasks on digits: the paper's classifier, with and without NaNs, and a small network of Xception's structure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,6 +39,7 @@ def nan_mnist() -> nn.Module:
 
 
 NETWORKS = {"mnist": MnistNet, "mnist_nan": nan_mnist, "separable": SmallXception}
+Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,11 @@ class DigitsSettings(Settings):
 class ClassifyDigits:
     """Digits, displaced a little, and their classes."""
 
-    def __init__(self, settings: DigitsSettings, digits: Digits | None = None) -> None:
-        self.settings, self._given = settings, digits
+    def __init__(
+        self, settings: DigitsSettings, digits: Digits | None = None, start: Callable[[], Weights] | None = None
+    ) -> None:
+        """Take the settings, the training images where they are not MNIST's, and the weights to start from."""
+        self.settings, self._given, self._start = settings, digits, start
 
     @cached_property
     def digits(self) -> Digits:
@@ -61,8 +65,11 @@ class ClassifyDigits:
         return load_digits("train") if self._given is None else self._given
 
     def network(self) -> nn.Module:
-        """Return the network with random weights."""
-        return NETWORKS[self.settings.network]()
+        """Return the network, with random weights where there are none to start from."""
+        network = NETWORKS[self.settings.network]()
+        if self._start is not None:
+            network.load_state_dict(dict(self._start()))
+        return network
 
     def batch(self, step: int) -> Pair:
         """Return images (N, 1, 28, 28) and classes (N,)."""
