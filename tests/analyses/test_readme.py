@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from analyses.figures import benchmark, nan_benchmark, skipping, verrou
+from analyses.figures import benchmark, nan_benchmark, skipping, thresholds, verrou
 from analyses.figures.fidelity import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,3 +85,22 @@ def test_what_verrou_says_of_the_emulator_is_in_the_committed_rows() -> None:
     runs = json.loads((RESULTS / "verrou_demo.json").read_text())["runs"]
     seconds = runs["A"]["seconds"], runs["B"]["seconds"]
     assert verrou.sentence(read("verrou_demo.csv"), read("emulator_seeds.csv"), seconds) in " ".join(README.split())
+
+
+def test_the_accuracies_of_mnist_are_those_of_the_committed_rows() -> None:
+    rows = read("mnist_layers.csv")
+    totals = [row for row in rows if row["layer"] == "total"]
+
+    def accuracies(network: str, fill: str) -> list[float]:
+        return [float(row["accuracy"]) for row in totals if row["network"] == network and row.get("fill") == fill]
+
+    learnt = " / ".join(f"{a:.3f}".lstrip("0") for a in accuracies("mnist_nan", "mean"))
+    assert learnt in README
+    plain = accuracies("mnist", "mean") + accuracies("mnist", "max_normal")
+    before = accuracies("mnist, pooling before ReLU", "mean")
+    assert f".{round(100 * min(plain)):02d} to .{round(100 * max(plain))} at every threshold" in README
+    assert f".{round(100 * min(before))} to .{round(100 * max(before))} with approach A" in README
+    (stock,) = (row for row in totals if row["network"] == "mnist" and row["method"] == "stock")
+    assert f"(accuracy {float(stock['accuracy']):.4f})".replace("0.", ".") in README
+    page = (RESULTS / "mnist.md").read_text().splitlines()
+    assert [line for line in page if line.startswith("|")] == thresholds.markdown(rows)
