@@ -104,3 +104,25 @@ def test_the_accuracies_of_mnist_are_those_of_the_committed_rows() -> None:
     assert f"(accuracy {float(stock['accuracy']):.4f})".replace("0.", ".") in README
     page = (RESULTS / "mnist.md").read_text().splitlines()
     assert [line for line in page if line.startswith("|")] == thresholds.markdown(rows)
+
+
+def test_the_accuracies_of_the_other_classifiers_are_those_of_the_committed_rows() -> None:
+    text = " ".join(README.split())
+    totals = [row for row in read("precision_layers.csv") if row["layer"] == "total"]
+
+    def accuracy(network: str, form: str) -> float:
+        found = [row for row in totals if (row["network"], row["format"], row.get("fill")) == (network, form, "mean")]
+        return next(float(row["accuracy"]) for row in found if float(row["threshold"]) == 1)
+
+    a, b, c = (f"{accuracy('mnist_nan', form):.3f}".lstrip("0") for form in ("float32", "bfloat16", "float16"))
+    assert f"{a} in float32, {b} in bfloat16 and {c} in float16" in text
+    assert {f"{accuracy('mnist', form):.2f}" for form in ("float32", "bfloat16", "float16")} == {"0.14"}
+    rows = [row for row in read("xception_layers.csv") if row["layer"] == "total"]
+    small = [row for row in rows if row["network"] == "separable"]
+    ones = [row for row in small if row.get("threshold") == "1"]
+    windows, macs = ([100 * float(row[name]) for row in ones] for name in ("window_share", "mac_share"))
+    assert f"{min(windows):.1f} to {max(windows):.1f} % of the windows ({min(macs):.1f} to {max(macs):.1f} %" in text
+    steps = [f"{float(row['accuracy']):.3f}".lstrip("0") for row in (small[0], ones[0], ones[-1])]
+    assert f"from {steps[0]} to {steps[1]} to {steps[2]}" in text
+    squeeze = [float(row["accuracy"]) for row in rows if row["network"] == "SqueezeNet"]
+    assert f"({squeeze[0]:.3f} before, at most {max(squeeze[1:]):.3f} with NaNs".replace("0.", ".") in text
