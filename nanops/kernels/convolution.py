@@ -49,11 +49,15 @@ def serves(x: Tensor) -> bool:
 
 def any_nan(x: Tensor) -> bool:
     """Return whether a tensor holds NaN."""
-    library = kernels.library()
     dense = x.is_contiguous() or _last(x).is_contiguous()
-    if library is None or x.device.type != "cpu" or x.dtype != torch.float32 or not dense:
+    if kernels.library() is None or x.device.type != "cpu" or x.dtype != torch.float32 or not dense:
         return bool(x.isnan().any())
-    return bool(library.nan_any(_PTR(x.data_ptr()), _I64(x.numel()), _I64(torch.get_num_threads())))
+    return _dense_nan(x)
+
+
+def _dense_nan(x: Tensor) -> bool:
+    """Return whether a tensor without gaps, float32 and on the processor, holds NaN."""
+    return bool(kernels.required().nan_any(_PTR(x.data_ptr()), _I64(x.numel()), _I64(torch.get_num_threads())))
 
 
 @lru_cache(maxsize=64)
@@ -120,7 +124,7 @@ class Direct:
         Args:
             x: In float32, without gaps, contiguous or channels last.
         """
-        if not any_nan(x):
+        if not _dense_nan(x):
             return None
         y = torch.empty(self.shape, memory_format=last)  # not before: stock needs the place in the cache
         s = _Convolution.from_buffer_copy(self.fields)
