@@ -77,44 +77,62 @@ class OutputDenseBlock(DenseBlock):
         return self.convolve(3, self.prelu(x))
 
 
-class EncoderBlockInput(InputDenseBlock):
-    """The first encoder: the input block's pattern, then a pooling that keeps its indices."""
+class Encoding(nn.Module):
+    """Mixed into a block of one argument: a pooling behind it, which keeps its indices."""
 
-    def __init__(self, channels: int, filters: int) -> None:
-        super().__init__(channels, filters)
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
         self.maxpool = nn.MaxPool2d(2, 2, return_indices=True)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the pooled output, the output itself (the skip connection), and the pooling indices."""
-        skip = super().forward(x)
+        skip: Tensor = super().forward(x)  # type: ignore[misc]
         pooled, indices = self.maxpool(skip)
         return pooled, skip, indices
 
 
-class EncoderBlock(CompetitiveDenseBlock):
-    """A dense block, then a pooling that keeps its indices."""
+class Decoding(nn.Module):
+    """Mixed into a block of one argument: before it an unpooling by the encoder's indices, and a competition."""
 
-    def __init__(self, filters: int) -> None:
-        super().__init__(filters)
-        self.maxpool = nn.MaxPool2d(2, 2, return_indices=True)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        """Return the pooled output, the output itself (the skip connection), and the pooling indices."""
-        skip = super().forward(x)
-        pooled, indices = self.maxpool(skip)
-        return pooled, skip, indices
-
-
-class DecoderBlock(CompetitiveDenseBlock):
-    """Unpool with the encoder's indices, compete with the skip connection, then a dense block."""
-
-    def __init__(self, filters: int) -> None:
-        super().__init__(filters)
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
         self.unpool = nn.MaxUnpool2d(2, 2)
 
-    def forward(self, x: Tensor, skip: Tensor, indices: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, skip: Tensor, indices: Tensor) -> Tensor:
         """Return (N, filters, H, W) of x (N, filters, H/2, W/2) and a skip connection (N, filters, H, W)."""
-        return super().forward(torch.maximum(self.unpool(x, indices), skip))
+        y: Tensor = super().forward(torch.maximum(self.unpool(x, indices), skip))  # type: ignore[misc]
+        return y
+
+
+class EncoderBlockInput(Encoding, InputDenseBlock):  # type: ignore[misc]
+    """The first encoder: the input block's pattern, then a pooling."""
+
+
+class EncoderBlock(Encoding, CompetitiveDenseBlock):  # type: ignore[misc]
+    """A dense block, then a pooling."""
+
+
+class DecoderBlock(Decoding, CompetitiveDenseBlock):  # type: ignore[misc]
+    """Unpool, compete with the skip connection, then a dense block."""
+
+
+def down_and_up(network: nn.Module, x: Tensor) -> Tensor:
+    """Return what a network's modules encode1 to encode4, bottleneck, and decode4 to decode1 make of x."""
+    levels = []
+    for level in range(1, LEVELS + 1):
+        x, skip, indices = network.get_submodule(f"encode{level}")(x)
+        levels.append((skip, indices))
+    x = network.get_submodule("bottleneck")(x)
+    for level in range(LEVELS, 0, -1):
+        x = network.get_submodule(f"decode{level}")(x, *levels[level - 1])
+    return x
+
+
+def initialise(network: nn.Module) -> None:
+    """Draw the convolutions' weights (Kaiming, fan_out, leaky ReLU); normalisations stay the identity."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
 
 
 class Zoom2d(nn.Module):
@@ -179,13 +197,7 @@ class FastSurferVINN(nn.Module):
         self.interpol2 = Zoom2d()
         self.outp_block = OutputDenseBlock(filters + interpolation_filters, filters)
         self.classifier = ClassifierBlock(filters, classes)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Kaiming initialisation (fan_out, leaky ReLU) of the convolutions; normalisations start as identity."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
+        initialise(self)
 
     def forward(self, x: Tensor, scale_factor: float | None = None) -> Tensor:
         """Return the logits of the middle slice, (N, classes, H, W).
@@ -207,14 +219,7 @@ class FastSurferVINN(nn.Module):
         if not factor > 0:
             raise ValueError(f"Expected a positive scale_factor, got {factor}.")
         skip = self.inp_block(x)
-        x1, skip1, indices1 = self.encode1(self.interpol1(skip, factor, inner))
-        x2, skip2, indices2 = self.encode2(x1)
-        x3, skip3, indices3 = self.encode3(x2)
-        x4, skip4, indices4 = self.encode4(x3)
-        y = self.decode4(self.bottleneck(x4), skip4, indices4)
-        y = self.decode3(y, skip3, indices3)
-        y = self.decode2(y, skip2, indices2)
-        y = self.decode1(y, skip1, indices1)
+        y = down_and_up(self, self.interpol1(skip, factor, inner))
         y = self.outp_block(self.interpol2(y, 1 / factor, size), skip)
         logits: Tensor = self.classifier(y)
         return logits

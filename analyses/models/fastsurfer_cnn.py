@@ -7,10 +7,9 @@ FastSurfer's code; it follows the architecture as the paper and its state dicts 
 import torch
 from torch import Tensor, nn
 
+from analyses.models.fastsurfer import MULTIPLE, ClassifierBlock, Decoding, Encoding, down_and_up, initialise
 from mcaprobe.errors import InputError
 
-LEVELS = 4
-MULTIPLE = 2**LEVELS
 KERNEL = 5
 
 
@@ -34,6 +33,17 @@ class Block(nn.Module):
         return out
 
 
+class InputBlock(Block):
+    """A block whose input is normalised, and competes with nothing."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__(channels, filters, input_norm=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, filters, H, W) of x (N, channels, H, W)."""
+        return self.finish(self.bn1(self.conv0(self.bn0(x))))
+
+
 class CompetitiveBlock(Block):
     """A block whose first convolution competes with its input."""
 
@@ -45,57 +55,16 @@ class CompetitiveBlock(Block):
         return self.finish(torch.maximum(self.bn1(self.conv0(self.prelu(x))), x))
 
 
-class EncoderInput(Block):
-    """The first encoder: the input is normalised, and competes with nothing."""
-
-    def __init__(self, channels: int, filters: int) -> None:
-        super().__init__(channels, filters, input_norm=True)
-        self.maxpool = nn.MaxPool2d(2, 2, return_indices=True)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the pooled output, the output itself (the skip connection), and the pooling indices."""
-        skip = self.finish(self.bn1(self.conv0(self.bn0(x))))
-        pooled, indices = self.maxpool(skip)
-        return pooled, skip, indices
+class EncoderInput(Encoding, InputBlock):  # type: ignore[misc]
+    """The first encoder."""
 
 
-class Encoder(CompetitiveBlock):
-    """A block, then a pooling that keeps its indices."""
-
-    def __init__(self, filters: int) -> None:
-        super().__init__(filters)
-        self.maxpool = nn.MaxPool2d(2, 2, return_indices=True)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        """Return the pooled output, the output itself (the skip connection), and the pooling indices."""
-        skip = super().forward(x)
-        pooled, indices = self.maxpool(skip)
-        return pooled, skip, indices
+class Encoder(Encoding, CompetitiveBlock):  # type: ignore[misc]
+    """A block, then a pooling."""
 
 
-class Decoder(CompetitiveBlock):
-    """Unpool with the encoder's indices, compete with the skip connection, then a block."""
-
-    def __init__(self, filters: int) -> None:
-        super().__init__(filters)
-        self.unpool = nn.MaxUnpool2d(2, 2)
-
-    def forward(self, x: Tensor, skip: Tensor, indices: Tensor) -> Tensor:  # type: ignore[override]
-        """Return (N, filters, H, W) of x (N, filters, H/2, W/2) and a skip connection (N, filters, H, W)."""
-        return super().forward(torch.maximum(self.unpool(x, indices), skip))
-
-
-class Classifier(nn.Module):
-    """A 1x1 convolution to the classes."""
-
-    def __init__(self, filters: int, classes: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(filters, classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, classes, H, W)."""
-        out: Tensor = self.conv(x)
-        return out
+class Decoder(Decoding, CompetitiveBlock):  # type: ignore[misc]
+    """Unpool, compete with the skip connection, then a block."""
 
 
 class FastSurferCNN(nn.Module):
@@ -114,10 +83,8 @@ class FastSurferCNN(nn.Module):
         self.encode2, self.encode3, self.encode4 = (Encoder(filters) for _ in range(3))
         self.bottleneck = CompetitiveBlock(filters)
         self.decode4, self.decode3, self.decode2, self.decode1 = (Decoder(filters) for _ in range(4))
-        self.classifier = Classifier(filters, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
+        self.classifier = ClassifierBlock(filters, classes)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the middle slice, (N, classes, H, W).
@@ -131,12 +98,5 @@ class FastSurferCNN(nn.Module):
             raise InputError(
                 f"Expected x of shape (N, {self.slices}, H, W) with multiples of {MULTIPLE}, got {tuple(x.shape)}."
             )
-        x1, skip1, indices1 = self.encode1(x)
-        x2, skip2, indices2 = self.encode2(x1)
-        x3, skip3, indices3 = self.encode3(x2)
-        x4, skip4, indices4 = self.encode4(x3)
-        y = self.decode4(self.bottleneck(x4), skip4, indices4)
-        y = self.decode3(y, skip3, indices3)
-        y = self.decode2(y, skip2, indices2)
-        logits: Tensor = self.classifier(self.decode1(y, skip1, indices1))
+        logits: Tensor = self.classifier(down_and_up(self, x))
         return logits
