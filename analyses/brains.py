@@ -21,6 +21,7 @@ from mcaprobe.errors import InputError
 FOLDER = DATA / "malc"
 TRAIN = ("1000", "1001", "1002", "1006", "1007", "1008", "1009", "1010", "1011")
 VALIDATION = ("1012",)
+LEARNT = f"MICCAI 2012 brains {', '.join(TRAIN)}; validation {', '.join(VALIDATION)}"
 TEST = ("1013", "1014", "1015", "1017", "1036")
 
 
@@ -59,6 +60,11 @@ def load_brain(name: str, folder: Path = FOLDER) -> Brain:
     whole = conform(image)
     classes = classes_of(np.asarray(conform_labels(labels).dataobj))
     return Brain(name, torch.from_numpy(np.asarray(whole.dataobj)), torch.from_numpy(classes), whole.affine)
+
+
+def load_learnt() -> dict[str, Brain]:
+    """Return the subjects of training and validation, by name."""
+    return {name: load_brain(name) for name in (*TRAIN, *VALIDATION)}
 
 
 def even(image: nib.Nifti1Image) -> nib.Nifti1Image:

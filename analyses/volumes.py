@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from analyses.preprocessing.planes import with_neighbours
 from mcaprobe.errors import InputError
 from mcaprobe.volumes import read_volume, resample
 
-CONTEXT = 3
 PLANE = 256
 QUANTILE = 0.999
 
@@ -35,8 +35,7 @@ def load_head(path: Path) -> Tensor:
 
 def slices_of(volume: Tensor, indices: range) -> Tensor:
     """Return axial slices with their neighbours as channels, (N, 7, X, Y), of a volume (X, Y, Z); edges repeat."""
-    around = torch.tensor(indices)[:, None] + torch.arange(-CONTEXT, CONTEXT + 1)
-    return volume.permute(2, 0, 1)[around.clamp(0, volume.shape[2] - 1)]
+    return with_neighbours(volume.permute(2, 0, 1), indices)
 
 
 def centre_pad(x: Tensor, size: int = PLANE) -> tuple[Tensor, tuple[int, int]]:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from analyses import trained
-from analyses.brains import TRAIN, VALIDATION
+from analyses.brains import LEARNT
 from analyses.models.checkpoint import Hyperparameters, save_network, write_tensors
 from analyses.models.demo import WEIGHTS
 from analyses.preprocessing.planes import AXES
@@ -119,7 +119,7 @@ def _structures(args: argparse.Namespace, common: dict[str, Any]) -> Job:
         settings,
         Structures(settings),
         f"--plane {args.plane} {_widths(settings.sizes)}",
-        f"MICCAI 2012 brains {', '.join(TRAIN)}; validation {', '.join(VALIDATION)}",
+        LEARNT,
         trained.structures_path(args.plane),
         lambda path, weights, record: save_network(path, weights, settings.sizes, record),
     )
@@ -138,8 +138,7 @@ def _denoiser(args: argparse.Namespace, common: dict[str, Any]) -> Job:
     if args.filters < 1:
         raise InputError(f"Expected --filters of at least 1, got {args.filters}.")
     settings = DenoiserSettings(**common, filters=args.filters)
-    data = f"MICCAI 2012 brains {', '.join(TRAIN)}; validation {', '.join(VALIDATION)}"
-    return Job(settings, Denoise(settings), f"--filters {args.filters}", data, trained.DENOISER, _write)
+    return Job(settings, Denoise(settings), f"--filters {args.filters}", LEARNT, trained.DENOISER, _write)
 
 
 def _denoiser_options(p: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from analyses.brains import TEST, Brain
 from analyses.experiments.counting import BRAIN, Counts, Row, Tables, shares, sums_of
 from analyses.methods import STOCK, Method
 from analyses.metrics import psnr, ssim
-from analyses.preprocessing.planes import CONTEXT, thick_slices, to_plane
+from analyses.preprocessing.planes import CONTEXT, filled, thick_slices
 from analyses.training.denoiser import noisy
 from analyses.training.randomness import Dice
 
@@ -76,8 +76,7 @@ def subject(network: nn.Module, brain: Brain, config: Config, progress: Callable
 
 def noisy_slices(brain: Brain, config: Config) -> Sequence[tuple[int, Tensor, Tensor]]:
     """Return index, noisy slices (1, 7, H, W) and the clean middle one (H, W)."""
-    volume = to_plane(brain.image, config.plane).movedim(2, 0)
-    indices = torch.nonzero((volume > 0).flatten(1).any(1)).flatten().tolist()[:: config.every]
+    indices = torch.nonzero(filled(brain.image, config.plane)).flatten().tolist()[:: config.every]
     found = []
     for i in indices:
         clean = thick_slices(brain.image, config.plane, [i])

@@ -16,7 +16,7 @@ from analyses.brains import TEST, Brain
 from analyses.experiments.counting import BRAIN, WHOLE, Counts, Row, Tables, shares, sums_of
 from analyses.methods import STOCK, Method
 from analyses.metrics import dice_of_classes
-from analyses.preprocessing.planes import from_plane, thick_slices, to_plane
+from analyses.preprocessing.planes import CONTEXT, filled, slices_of, thick_slices
 from analyses.structures import CLASSES, IGNORED
 from nanops.accounting import Skipped
 
@@ -68,9 +68,8 @@ def subject(network: nn.Module, brain: Brain, config: Config, progress: Callable
 
 def indices_of(brain: Brain, config: Config) -> tuple[list[int], list[int]]:
     """Return the slices that the network sees something in, and all others; slices see their neighbours."""
-    volume = to_plane(brain.image, config.plane).movedim(2, 0)
-    filled = (volume > 0).flatten(1).any(1)
-    seen = torch.stack([filled.roll(k) for k in range(-3, 4)]).any(0)
+    own = filled(brain.image, config.plane)
+    seen = torch.stack([own.roll(k) for k in range(-CONTEXT, CONTEXT + 1)]).any(0)
     inside = torch.nonzero(seen).flatten().tolist()
     return inside[:: config.every], torch.nonzero(~seen).flatten().tolist()
 
@@ -85,8 +84,7 @@ def segment(
         slices: Gets the counts of each slice with brain.
     """
     chosen, empty = indices_of(brain, config)
-    size = to_plane(brain.image, config.plane).shape
-    labels = torch.zeros((size[2], size[0], size[1]), dtype=torch.uint8)
+    labels = torch.zeros(slices_of(brain.image, config.plane).shape, dtype=torch.uint8)
     for first in range(0, len(chosen), config.batch):
         part = chosen[first : first + config.batch]
         skipped, found = _forward(network, brain, config, part)
@@ -112,7 +110,7 @@ def _scores(
     slices: Sequence[Sequence[int]] = (),
 ) -> None:  # fmt: skip
     """Add the rows of `dice` and `slices`."""
-    manual = to_plane(brain.classes, config.plane).movedim(2, 0)
+    manual = slices_of(brain.classes, config.plane)
     chosen, _ = indices_of(brain, config)
     counted = torch.zeros_like(manual, dtype=torch.bool)
     counted[chosen] = manual[chosen] != IGNORED
@@ -126,8 +124,3 @@ def _scores(
         row = about | {"slice": i, "structures": len(present), "labels_changed": int(changed[i].sum())}
         row["dice"] = sum(present) / len(present) if present else float("nan")
         tables["slices"].append(row | (shares(slices[k]) if slices else {}))
-
-
-def volume(labels: Tensor, plane: str) -> Tensor:
-    """Return labels (slices, H, W) as a volume (L, I, A)."""
-    return from_plane(labels.movedim(0, 2), plane)

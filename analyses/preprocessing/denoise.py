@@ -14,7 +14,7 @@ from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
 from analyses.preprocessing.conform import checked_image
-from analyses.preprocessing.planes import CONTEXT
+from analyses.preprocessing.planes import with_neighbours
 from mcaprobe.errors import InputError
 
 ANISOTROPIC = 2.0  # largest over smallest voxel size from which on only slices across the largest are denoised
@@ -61,6 +61,7 @@ def in_plane(sizes: Any, axis: int) -> float:
 def along(volume: Tensor, axis: int, network: Network, zoom: float, batch: int) -> Tensor:
     """Return a volume in [0, 1] denoised in slices across one axis, each with its neighbours; the last ones repeat."""
     slices = volume.movedim(axis, 0)
-    around = torch.arange(len(slices))[:, None] + torch.arange(-CONTEXT, CONTEXT + 1)
-    parts = [network(slices[k.clamp(0, len(slices) - 1)], zoom)[:, 0] for k in around.split(batch)]
+    parts = [
+        network(with_neighbours(slices, part.tolist()), zoom)[:, 0] for part in torch.arange(len(slices)).split(batch)
+    ]
     return torch.cat(parts).movedim(0, axis)

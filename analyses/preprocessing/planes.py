@@ -31,6 +31,27 @@ def to_plane(volume: Tensor, plane: str) -> Tensor:
     return volume.permute(AXES[checked(plane)])
 
 
+def slices_of(volume: Tensor, plane: str) -> Tensor:
+    """Return a view of a volume (L, I, A): the slices of a plane, (slices, H, W)."""
+    return to_plane(volume, plane).movedim(2, 0)
+
+
+def filled(volume: Tensor, plane: str) -> Tensor:
+    """Return which slices of a plane hold a voxel above 0, (slices,) bool."""
+    return (slices_of(volume, plane) > 0).flatten(1).any(1)
+
+
+def with_neighbours(slices: Tensor, indices: Sequence[int], context: int = CONTEXT) -> Tensor:
+    """Return slices with their neighbours as channels, (N, 2 context + 1, H, W); at the ends the last one repeats.
+
+    Args:
+        slices: (slices, H, W).
+        indices: Of those that are in the middle.
+    """
+    around = torch.as_tensor(list(indices))[:, None] + torch.arange(-context, context + 1)
+    return slices[around.clamp(0, len(slices) - 1)]
+
+
 def from_plane(slices: Tensor, plane: str) -> Tensor:
     """Return a view (L, I, A) of (H, W, slices): the inverse of `to_plane`."""
     axes = AXES[checked(plane)]
@@ -46,10 +67,7 @@ def thick_slices(volume: Tensor, plane: str, indices: Sequence[int], context: in
     Returns:
         (N, 2 context + 1, H, W).
     """
-    turned = to_plane(volume, plane)
-    around = torch.as_tensor(list(indices))[:, None] + torch.arange(-context, context + 1)
-    chosen = turned.movedim(2, 0)[around.clamp(0, turned.shape[2] - 1)]
-    return (chosen.float() / 255).clamp(0, 1)
+    return (with_neighbours(slices_of(volume, plane), indices, context).float() / 255).clamp(0, 1)
 
 
 def aggregate(logits: Mapping[str, Tensor]) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from analyses.brains import TRAIN, VALIDATION, Brain, load_brain
+from analyses.brains import TRAIN, VALIDATION, Brain, load_learnt
 from analyses.models.fondue import FONDUE
-from analyses.preprocessing.planes import AXES, CONTEXT, thick_slices, to_plane
+from analyses.preprocessing.planes import AXES, CONTEXT, filled, thick_slices
 from analyses.training.loop import Pair, Settings
 from analyses.training.randomness import Dice, Range
 
@@ -35,9 +35,7 @@ class Denoise:
     @cached_property
     def brains(self) -> Mapping[str, Brain]:
         """The subjects of training and validation, by name."""
-        if self._given is not None:
-            return self._given
-        return {name: load_brain(name) for name in (*TRAIN, *VALIDATION)}
+        return load_learnt() if self._given is None else self._given
 
     @cached_property
     def places(self) -> list[tuple[str, str, int]]:
@@ -46,8 +44,7 @@ class Denoise:
         return [(name, plane, i) for name in names for plane in AXES for i in self._inside(name, plane)]
 
     def _inside(self, name: str, plane: str) -> list[int]:
-        image = to_plane(self.brains[name].image, plane)
-        return torch.nonzero((image > 0).flatten(0, 1).any(0)).flatten().tolist()
+        return torch.nonzero(filled(self.brains[name].image, plane)).flatten().tolist()
 
     def network(self) -> nn.Module:
         """Return the network with random weights."""

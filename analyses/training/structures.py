@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from analyses.brains import TRAIN, VALIDATION, Brain, load_brain
+from analyses.brains import TRAIN, VALIDATION, Brain, load_learnt
 from analyses.models.checkpoint import Hyperparameters
-from analyses.preprocessing.planes import thick_slices, to_plane
+from analyses.preprocessing.planes import filled, slices_of, thick_slices
 from analyses.structures import CLASSES, IGNORED
 from analyses.training.loop import Pair, Settings
 from analyses.training.losses import balance, segmentation_loss
@@ -53,9 +53,7 @@ class Structures:
     @cached_property
     def brains(self) -> Mapping[str, Brain]:
         """The subjects of training and validation, by name."""
-        if self._given is not None:
-            return self._given
-        return {name: load_brain(name) for name in (*TRAIN, *VALIDATION)}
+        return load_learnt() if self._given is None else self._given
 
     @cached_property
     def places(self) -> list[tuple[str, int]]:
@@ -68,8 +66,7 @@ class Structures:
         return balance(torch.stack([self.brains[name].classes for name in TRAIN if name in self.brains]), len(CLASSES))
 
     def _labelled(self, name: str) -> list[int]:
-        classes = to_plane(self.brains[name].classes, self.settings.plane)
-        return torch.nonzero((classes > 0).flatten(0, 1).any(0)).flatten().tolist()
+        return torch.nonzero(filled(self.brains[name].classes, self.settings.plane)).flatten().tolist()
 
     def network(self) -> nn.Module:
         """Return the network with random weights."""
@@ -89,7 +86,7 @@ class Structures:
     def _pair(self, name: str, indices: list[int]) -> Pair:
         brain, plane = self.brains[name], self.settings.plane
         x = thick_slices(brain.image, plane, indices, self.settings.sizes.slices // 2)
-        return x, to_plane(brain.classes, plane).movedim(2, 0)[indices].long()
+        return x, slices_of(brain.classes, plane)[indices].long()
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return weighted cross entropy and soft Dice."""
