@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch._C import _len_torch_function_stack
 from torch.jit._trace import is_tracing
 
+from nanops.conversion import chains
+from nanops.conversion.deferred import Deferred, Waiting, settled
 from nanops.conversion.options import Options
 from nanops.conversion.place import pool_of
 from nanops.functional import nan_conv1d, nan_conv2d, nan_conv3d
@@ -30,17 +32,18 @@ def is_leaf(kind: type, options: Options | None) -> bool:
 
 
 def run(
-    module: Any, kind: type, options: Options | None, forward: Callable[[Tensor], Tensor], x: Any
+    waiting: Waiting, module: Any, kind: type, options: Options | None, forward: Callable[[Tensor], Tensor], x: Any
 ) -> Tensor | None:
     """Return what a leaf makes of x, or None where its functions have to be looked at: gradients, graphs, ties.
 
     Nor where a function mode of somebody else is on the stack beside the conversion's: it is to see the calls.
 
     Args:
+        waiting: What is not computed yet; x may be part of it, and what is returned.
         module: The layer, and `kind` its class before it was converted.
         forward: Its own.
     """
-    if type(x) is not Tensor or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_tracing():
+    if type(x) not in (Tensor, Deferred) or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_tracing():
         return None
     if pool_of(x) is not None or _len_torch_function_stack() > 1:
         return None
@@ -49,6 +52,12 @@ def run(
     if kind in _NORMS and (module.training or module.running_mean is None):
         return None
     with torch._C.DisableTorchFunction():
+        linked = chains.link(waiting, module, kind, options, forward, x)
+        if linked is not None:
+            return linked
+        if getattr(module, "inplace", False):
+            waiting.settle()
+        x = settled(x)
         if kind not in _CONV:
             return forward(x)
         steps = module.stride, module.padding, module.dilation, module.groups

@@ -16,12 +16,24 @@ from torch import nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from nanops.conversion import leaves
+from nanops.conversion.deferred import Waiting, settled
 from nanops.conversion.knowledge import CARRIED, HEADS, LOCAL, METADATA, PRODUCTS, SOFT, ZEROED
 from nanops.conversion.options import Options
 from nanops.conversion.outputs import finish
 from nanops.conversion.place import Place, holds_nan, mark, may_hold_nan, pool_of, tensors
 from nanops.conversion.replacements import REPLACEMENTS, note_dense
 from nanops.errors import ConversionError, InputError
+
+_LARGER = ("maximum", "max")
+_PURE = (LOCAL | HEADS | ZEROED | set(REPLACEMENTS)) - {"setitem"}
+
+
+def keeps_inputs(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether a function surely writes into none of its arguments."""
+    if name.endswith("_") and not name.endswith("__"):
+        return False
+    flags = any(value is True for value in (*args, kwargs.get("inplace")))  # `inplace` may be given by position
+    return name.strip("_") in _PURE and "out" not in kwargs and not flags
 
 
 class Conversion:
@@ -59,7 +71,8 @@ class Converted:
         mode = Replacing(site.conversion)
         with mode:
             output = mode.run(self, site, own, args, kwargs)
-        return output if site.path else finish(_final(site), output)
+            mode.waiting.settle()
+        return settled(output) if site.path else finish(_final(site), output)
 
     def register_forward_hook(self, hook: Callable[..., Any], **options: Any) -> Any:
         """Register a hook as torch does; the functions that it calls are torch's own."""
@@ -103,9 +116,10 @@ class Plain:
         """Call the hook."""
         modes = [m for m in _get_current_function_mode_stack() if isinstance(m, Replacing) and not m.paused]
         for mode in modes:
+            mode.waiting.settle()
             mode.paused = True
         try:
-            return self.hook(*args, **kwargs)
+            return self.hook(*settled(args), **settled(kwargs))
         finally:
             for mode in modes:
                 mode.paused = False
@@ -119,6 +133,7 @@ class Replacing(TorchFunctionMode):
         self.conversion = conversion
         self.site: Site | None = None
         self.paused = False
+        self.waiting = Waiting()
 
     def run(
         self, module: Any, site: Site, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -126,7 +141,7 @@ class Replacing(TorchFunctionMode):
         """Call the forward of a module."""
         if site.leaf and len(args) == 1 and not kwargs and not self.paused:
             try:
-                y = leaves.run(module, site.kind, site.options, forward, args[0])
+                y = leaves.run(self.waiting, module, site.kind, site.options, forward, args[0])
             except InputError as error:
                 raise InputError(f"In {site.layer}: {error}") from None
             if y is not None:
@@ -145,6 +160,13 @@ class Replacing(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if self.paused or self.site is None or name in METADATA or _ours(func):
             return func(*args, **kwargs)
+        if name in _LARGER and len(args) == 2 and not kwargs:
+            larger = self.waiting.larger(*args)
+            if larger is not None:
+                return larger
+        if not keeps_inputs(name, args, kwargs):
+            self.waiting.settle()
+        args, kwargs = settled(args), settled(kwargs)
         name = name.strip("_")
         tied = any(pool_of(t) is not None for t in tensors((*args, *kwargs.values())))
         learned = name in PRODUCTS and torch.is_grad_enabled()

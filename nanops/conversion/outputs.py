@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanops.conversion.deferred import settled
 from nanops.conversion.place import Place, may_hold_nan, pool_of
 
 _PLAIN = (bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
@@ -23,7 +24,7 @@ def finish(at: Place, output: Any) -> Any:
         ConversionError: the output holds the ties of a pool, or something that may hide tensors.
     """
     if isinstance(output, Tensor):
-        return _finish_tensor(at, output)
+        return _finish_tensor(at, settled(output))
     if output is None or isinstance(output, _PLAIN):
         return output
     if isinstance(output, MutableMapping):

@@ -24,15 +24,16 @@ def _nan_conv(
     groups: int, rule: Rule, generator: Generator | None, return_skipped: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     if not return_skipped and x.ndim == dims + 2:
-        y = direct.convolve(x, weight, bias, stride, padding, dilation, groups, rule, _geometry)
+        y = direct.convolve(x, weight, bias, stride, padding, dilation, groups, rule, geometry_of)
         if y is not None:
             return y
     batched = check(dims, x, weight, bias, groups)
-    geometry = _geometry(stride, padding, dilation, groups, tuple(int(k) for k in weight.shape[2:]))
+    geometry = geometry_of(stride, padding, dilation, groups, tuple(int(k) for k in weight.shape[2:]))
     return finish(x, weight, bias, geometry, rule, generator, batched, return_skipped)
 
 
-def _geometry(stride: Size, padding: Size | str, dilation: Size, groups: int, kernel: tuple[int, ...]) -> Geometry:
+def geometry_of(stride: Size, padding: Size | str, dilation: Size, groups: int, kernel: tuple[int, ...]) -> Geometry:
+    """Return the geometry of a convolution's arguments; InputError where they make no sense."""
     dims = len(kernel)
     d, s = expand(dilation, dims, "dilation"), expand(stride, dims, "stride")
     return Geometry(s, *_padding(padding, kernel, d, s), d, groups)

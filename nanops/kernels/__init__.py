@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-VERSION = 2
+VERSION = 3
 _CAPABILITY = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}
 
 

@@ -3,4 +3,4 @@
 #include <cstdint>
 
 #define NAN_API extern "C" __attribute__((visibility("default")))
-#define NAN_VERSION 2
+#define NAN_VERSION 3

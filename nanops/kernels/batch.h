@@ -17,7 +17,7 @@ constexpr int64_t COPIES = 64 << 10;  // bytes of them
 class Batch {
  public:
   explicit Batch(const Plan& p)
-      : p_(p), fill_(p), sparse_(p), pointers_(size_t(OTHERS * p.segments)), packed_(size_t(OTHERS * p.segments * p.length)),
+      : p_(p), fill_(p), output_(p), sparse_(p, output_), pointers_(size_t(OTHERS * p.segments)), packed_(size_t(OTHERS * p.segments * p.length)),
         apart_(p.direct ? 0 : size_t(BATCH * p.room)), mask_(p.c.background ? NAN_MASK : -1) {
     const int step = micro::WINDOWS[micro::next(micro::octets(p.outputs))];
     const int64_t fit = COPIES / (4 * p.segments * p.length);
@@ -25,6 +25,7 @@ class Batch {
   }
 
   void start(const Operands& o) { o_ = o; }
+  Output& output() { return output_; }
 
   void whole(const Place& at) {
     const Convolution& c = p_.c;
@@ -150,11 +151,12 @@ class Batch {
     }
     for (int i = 0; i < count; ++i) outs[i] = apart_.data() + i * p_.room;
     micro::run(count, p_.outputs, s, o_.weight, from, outs, o_.bias);
-    for (int i = 0; i < count; ++i) std::memcpy(to[i], apart_.data() + i * p_.room, 4 * size_t(p_.outputs));
+    for (int i = 0; i < count; ++i) output_.move(apart_.data() + i * p_.room, to[i]);
   }
 
   const Plan& p_;
   Fill fill_;
+  Output output_;
   Sparse sparse_;
   Operands o_{};
   int whole_ = 0, others_ = 0, used_ = 0, most_ = OTHERS;

@@ -3,6 +3,7 @@
 #include <limits>
 #include <vector>
 
+#include "active.h"
 #include "batch.h"
 #include "convolution.h"
 #include "packing.h"
@@ -47,8 +48,19 @@ void fill_nan(float* from, float* to, bool past) {
   std::fill(from, to, nan);
 }
 
-// One line of outputs: skipped windows become NaN, uniform ones the known vector, the others join the batch.
-void line(const Plan& p, Batch& batch, const int32_t* counts, const float* sums, float* y, const float* known, int64_t z,
+// What is known of windows of background only, of one image and group.
+struct Known {
+  std::vector<float> sums;    // as the convolution leaves them; empty if there is no such window
+  std::vector<float> output;  // what becomes of them; empty if that depends on the place
+};
+
+// Copies a known output into a run of places.
+void repeat(const std::vector<float>& known, float* to, int64_t places, int64_t pitch) {
+  for (int64_t i = 0; i < places; ++i) std::memcpy(to + i * pitch, known.data(), 4 * known.size());
+}
+
+// One line of outputs: skipped windows become NaN, uniform ones what is known, the others join the batch.
+void line(const Plan& p, Batch& batch, const int32_t* counts, const float* sums, float* y, const Known* known, int64_t z,
           int64_t row) {
   const Convolution& c = p.c;
   const int64_t taps = c.taps(), out = c.out[2];
@@ -79,7 +91,10 @@ void line(const Plan& p, Batch& batch, const int32_t* counts, const float* sums,
       continue;
     }
     if (known && inner && (counts[o] >> UNIFORM_BIT) == taps) {
-      std::memcpy(y + o * c.outputs, known, 4 * size_t(p.outputs));
+      if (known->output.empty())
+        batch.output().move(known->sums.data(), y + o * c.outputs);
+      else
+        repeat(known->output, y + o * c.outputs, 1, c.outputs);
       continue;
     }
     Place here = at;
@@ -102,89 +117,159 @@ int64_t partial_windows(const Convolution& c, const int32_t* counts) {
   return found;
 }
 
-// The output of a window of background only: that of the first one.
-void background_output(const Plan& p, Batch& batch, const int32_t* counts, float* y, std::vector<float>& known) {
-  const Convolution& c = p.c;
-  for (int64_t i = 0; i < c.places(); ++i) {
-    if ((counts[i] >> UNIFORM_BIT) != c.taps() || (counts[i] & NAN_MASK) >= c.least[c.taps()]) continue;
-    const int64_t o[3] = {i / (c.out[1] * c.out[2]), i / c.out[2] % c.out[1], i % c.out[2]};
-    Place at{{}, i};
-    for (int a = 0; a < 3; ++a) at.start[a] = o[a] * c.stride[a] - c.before[a];
-    if (const int64_t missing = counts[i] & NAN_MASK)
-      batch.partial(at, missing, nullptr);
-    else
-      batch.whole(at);
-    batch.flush();
-    known.assign(y + i * c.outputs, y + i * c.outputs + p.outputs);
-    return;
-  }
+// Whether the window at a place has the pixel of `other` there among its own, since both are one image.
+bool beside_itself(const Convolution& c) {
+  bool found = c.other == c.x && c.outputs == c.channels && c.groups == 1;
+  for (int a = 0; a < 3; ++a)
+    found = found && c.stride[a] == 1 && c.out[a] == c.size[a] && c.before[a] >= 0 && c.before[a] % c.dilation[a] == 0 &&
+            c.before[a] / c.dilation[a] < c.kernel[a];
+  return found;
 }
+
+// Which outputs of some lines may have to be computed: from the first to before the last column, and none at all.
+std::pair<int64_t, int64_t> columns(const Convolution& c, const int32_t* counts, int64_t lines, const Known* known) {
+  const int32_t mask = c.background ? NAN_MASK : -1;
+  const int64_t least = c.least[c.taps()], uniform = c.taps();
+  int64_t low = c.out[2], high = 0;
+  for (int64_t i = 0; i < lines; ++i, counts += c.out[2]) {
+    const auto needed = [&](int64_t o) {
+      return (counts[o] & mask) < least && !(known && (counts[o] >> UNIFORM_BIT) == uniform);
+    };
+    for (int64_t o = 0; o < low; ++o)
+      if (needed(o)) low = o;
+    for (int64_t o = c.out[2]; o > std::max(high, low); --o)
+      if (needed(o - 1)) high = o;
+  }
+  return {std::min(low, high), high};
+}
+
+// One call: what its threads share.
+class Call {
+ public:
+  explicit Call(const Convolution& c)
+      : c_(c), plan_(c), packed_(plan_), activation_(c), planes_(c.n * c.groups), known_(c.background ? size_t(planes_) : 0),
+        sums_(size_t(c.fill == MEAN && c.found[2] ? planes_ : 0)) {}
+
+  void run() {
+    if (!sums_.empty()) add_up();
+    const int64_t lines = c_.out[0] * c_.out[1];
+    int64_t some = std::min<int64_t>(512 / c_.out[2], planes_ * lines / (4 * c_.threads));
+    if (c_.slope) some = std::min(Lines::fit(c_), planes_ * lines / (2 * c_.threads));
+    some = std::max<int64_t>(1, some);
+    const int64_t parts = (lines + some - 1) / some;
+#pragma omp parallel num_threads(c_.threads)
+    {
+      Batch batch(plan_);
+      Lines staged(c_, activation_);
+      std::vector<float> across, line_sums(size_t(c_.out[2]));
+      if (c_.background)
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t plane = 0; plane < planes_; ++plane) background_output(batch, staged, plane);
+      batch.output().finishing(true);
+      int64_t now = -1;
+#pragma omp for schedule(dynamic, 1) nowait
+      for (int64_t i = 0; i < planes_ * parts; ++i) {
+        const int64_t plane = i / parts, first = i % parts * some, last = std::min(lines, first + some);
+        const int32_t* counts = c_.windows + plane * c_.places();
+        const Known* known = c_.background && !known_[size_t(plane)].sums.empty() ? &known_[size_t(plane)] : nullptr;
+        if (c_.slope || plane != now) {
+          batch.flush();
+          const auto [left, right] = c_.slope ? columns(c_, counts + first * c_.out[2], last - first, known) : std::pair(0L, 0L);
+          begin(batch, plane, c_.slope ? staged.stage(image(plane), first, last - first, left, right - left) : image(plane));
+          now = plane;
+        }
+        const float* sums = sums_.empty() || sums_[size_t(plane)].empty() ? nullptr : sums_[size_t(plane)].data();
+        for (int64_t at = first; at < last; ++at) {
+          const int64_t z = at / c_.out[1], y = at % c_.out[1];
+          if (sums) sum_line(c_, sums, z, y, across, line_sums.data());
+          line(plan_, batch, counts + at * c_.out[2], sums ? line_sums.data() : nullptr, result(plane), known, z, y);
+        }
+      }
+      batch.flush();
+      _mm_sfence();  // outputs that went past the caches
+    }
+  }
+
+ private:
+  const float* image(int64_t plane) const {
+    return c_.x + plane / c_.groups * c_.volume() * c_.channels + plane % c_.groups * plan_.inputs;
+  }
+
+  float* result(int64_t plane) const {
+    return c_.y + plane / c_.groups * c_.places() * c_.outputs + plane % c_.groups * plan_.outputs;
+  }
+
+  // The batch gets the image and group it works on; x: where the image starts, or would start.
+  void begin(Batch& batch, int64_t plane, const float* x) const {
+    const int64_t g = plane % c_.groups;
+    batch.start({x, packed_.weight(g), packed_.bias(g), packed_.summable() ? packed_.sums(g) : nullptr,
+                 c_.pixels + plane * c_.volume(), result(plane), g});
+  }
+
+  // Where many windows of an image need their mean, each of its pixels is added up once.
+  void add_up() {
+#pragma omp parallel for num_threads(c_.threads) schedule(dynamic, 1)
+    for (int64_t plane = 0; plane < planes_; ++plane)
+      if (partial_windows(c_, c_.windows + plane * c_.places()) * plan_.segments > c_.volume())
+        sums_[size_t(plane)].resize(size_t(c_.volume()));
+    const int64_t width = c_.size[2], rows = c_.volume() / width;
+#pragma omp parallel num_threads(c_.threads)
+    {
+      std::vector<float> active(c_.slope ? size_t(c_.channels) : 0);
+#pragma omp for schedule(static)
+      for (int64_t i = 0; i < planes_ * rows; ++i) {
+        const int64_t plane = i / rows;
+        if (sums_[size_t(plane)].empty()) continue;
+        const float* v = image(plane) + i % rows * width * c_.channels;
+        float* to = sums_[size_t(plane)].data() + i % rows * width;
+        for (int64_t k = 0; k < width; ++k, v += c_.channels) {
+          if (c_.slope) activation_.apply(v, active.data());
+          to[k] = sum_valid(c_.slope ? active.data() : v, plan_.inputs);
+        }
+      }
+    }
+  }
+
+  // The output of a window of background only: that of the first one.
+  void background_output(Batch& batch, Lines& staged, int64_t plane) {
+    const int32_t* counts = c_.windows + plane * c_.places();
+    Known& known = known_[size_t(plane)];
+    for (int64_t i = 0; i < c_.places(); ++i) {
+      if ((counts[i] >> UNIFORM_BIT) != c_.taps() || (counts[i] & NAN_MASK) >= c_.least[c_.taps()]) continue;
+      const int64_t o[3] = {i / (c_.out[1] * c_.out[2]), i / c_.out[2] % c_.out[1], i % c_.out[2]};
+      begin(batch, plane, c_.slope ? staged.stage(image(plane), o[1], 1, o[2], 1) : image(plane));
+      Place at{{}, i};
+      for (int a = 0; a < 3; ++a) at.start[a] = o[a] * c_.stride[a] - c_.before[a];
+      if (const int64_t missing = counts[i] & NAN_MASK)
+        batch.partial(at, missing, nullptr);
+      else
+        batch.whole(at);
+      batch.flush();
+      const float* found = result(plane) + i * c_.outputs;
+      known.sums.assign(found, found + plan_.outputs);
+      if (Epilogue::on(c_) && c_.other && !beside_itself(c_)) return;
+      known.output = known.sums;
+      if (Epilogue::on(c_))
+        batch.output().epilogue().finish(known.sums.data(), known.output.data(),
+                                         c_.other ? c_.background + plane * c_.channels : nullptr);
+      return;
+    }
+  }
+
+  const Convolution& c_;
+  const Plan plan_;
+  const Packed packed_;
+  const Activation activation_;
+  const int64_t planes_;
+  std::vector<Known> known_;
+  std::vector<std::vector<float>> sums_;
+};
 
 }  // namespace
 
 // Fills y, from what the survey found.
 NAN_API int64_t nan_convolve(const Convolution* given) {
-  const Convolution& c = *given;
-  const Plan plan(c);
-  const int64_t lines = c.out[0] * c.out[1], planes = c.n * c.groups;
-  const Packed packed(plan);
-  std::vector<std::vector<float>> known(c.background ? size_t(planes) : 0);
-  // Where many windows of an image need their mean, each of its pixels is added up once.
-  std::vector<std::vector<float>> sums(size_t(c.fill == MEAN && c.found[2] ? planes : 0));
-#pragma omp parallel for num_threads(c.threads) schedule(dynamic, 1)
-  for (int64_t plane = 0; plane < int64_t(sums.size()); ++plane)
-    if (partial_windows(c, c.windows + plane * c.places()) * plan.segments > c.volume())
-      sums[size_t(plane)].resize(size_t(c.volume()));
-  if (!sums.empty()) {
-    const int64_t width = c.size[2], rows = c.volume() / width;
-#pragma omp parallel for num_threads(c.threads) schedule(static)
-    for (int64_t i = 0; i < planes * rows; ++i) {
-      const int64_t plane = i / rows, n = plane / c.groups;
-      if (sums[size_t(plane)].empty()) continue;
-      const float* v = c.x + (n * rows + i % rows) * width * c.channels + plane % c.groups * plan.inputs;
-      float* to = sums[size_t(plane)].data() + i % rows * width;
-      for (int64_t k = 0; k < width; ++k) to[k] = sum_valid(v + k * c.channels, plan.inputs);
-    }
-  }
-  const int64_t some = std::max<int64_t>(1, std::min<int64_t>(512 / c.out[2], planes * lines / (4 * c.threads)));
-#pragma omp parallel num_threads(c.threads)
-  {
-    Batch batch(plan);
-    std::vector<float> across, line_sums(size_t(c.out[2]));
-    const auto result = [&](int64_t plane) {
-      return c.y + plane / c.groups * c.places() * c.outputs + plane % c.groups * plan.outputs;
-    };
-    const auto begin = [&](int64_t plane) {
-      const int64_t n = plane / c.groups, g = plane % c.groups;
-      batch.start({c.x + n * c.volume() * c.channels + g * plan.inputs, packed.weight(g), packed.bias(g),
-                   packed.summable() ? packed.sums(g) : nullptr, c.pixels + plane * c.volume(), result(plane), g});
-    };
-    if (c.background)
-#pragma omp for schedule(dynamic, 1)
-      for (int64_t plane = 0; plane < planes; ++plane) {
-        begin(plane);
-        background_output(plan, batch, c.windows + plane * c.places(), result(plane), known[size_t(plane)]);
-      }
-    int64_t now = -1;
-#pragma omp for schedule(dynamic, 1) nowait
-    for (int64_t part = 0; part < (planes * lines + some - 1) / some; ++part) {
-      for (int64_t i = part * some; i < std::min(planes * lines, (part + 1) * some); ++i) {
-        const int64_t plane = i / lines, at = i % lines;
-        if (plane != now) {
-          batch.flush();
-          begin(plane);
-          now = plane;
-        }
-        const int64_t z = at / c.out[1], y = at % c.out[1];
-        const float* vector = c.background && !known[size_t(plane)].empty() ? known[size_t(plane)].data() : nullptr;
-        const bool summed = !sums.empty() && !sums[size_t(plane)].empty();
-        if (summed) sum_line(c, sums[size_t(plane)].data(), z, y, across, line_sums.data());
-        line(plan, batch, c.windows + i * c.out[2], summed ? line_sums.data() : nullptr, result(plane), vector, z, y);
-      }
-    }
-    batch.flush();
-    _mm_sfence();  // outputs that went past the caches
-  }
+  Call(*given).run();
   return 0;
 }
 

@@ -18,13 +18,17 @@ struct Convolution {
   int32_t* windows;      // (n, groups, out...): NaNs of each window, see UNIFORM
   const int64_t* least;  // (taps + 1): NaNs from which on a window is skipped, by how many of its taps lie inside
   const float* background;  // (n, channels), or null: a pixel equal to it is uniform
+  const float* slope;    // (slopes), or null: x is read behind an activation, see Activation; one group, two axes
+  const float *mean, *variance, *gamma, *beta;  // (outputs) of a batch norm behind the sums; gamma, beta or all null
+  const float* other;    // like y, or null: the larger one of both is the result
   int64_t strides[3];
   int64_t n, channels, outputs, groups;
   int64_t size[3], out[3], kernel[3], stride[3], before[3], dilation[3];
   int64_t count_padding;  // whether padding counts as valid zeros
   int64_t fill;           // MEAN, MAX_NORMAL
   int64_t x_first, y_first;  // whether the images lie channels first; nan_convolve_alone only
-  float sigma;
+  int64_t slopes, rectified;  // 1 or channels; whether the activation is 0 where x is not positive
+  float sigma, epsilon;       // the latter is added to the variance
   uint32_t key[2];
   uint32_t threads;
   int64_t found[4];  // NaNs; windows that are skipped, that hold NaNs but are computed, that are uniform

@@ -4,7 +4,8 @@ import ctypes
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Any, Self
+from math import prod
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,13 +24,46 @@ _I64, _PTR = ctypes.c_int64, ctypes.c_void_p
 class _Convolution(ctypes.Structure):
     _fields_ = (
         *((name, _PTR) for name in ("x", "weight", "bias", "y", "pixels", "windows", "least", "background")),
+        *((name, _PTR) for name in ("slope", "mean", "variance", "gamma", "beta", "other")),
         ("strides", _I64 * 3),
         *((name, _I64) for name in ("n", "channels", "outputs", "groups")),
         *FIELDS,
         ("count_padding", _I64), ("fill", _I64), ("x_first", _I64), ("y_first", _I64),
-        ("sigma", ctypes.c_float), ("key", ctypes.c_uint32 * 2),
-        ("threads", ctypes.c_uint32), ("found", _I64 * 4),
+        ("slopes", _I64), ("rectified", _I64), ("sigma", ctypes.c_float), ("epsilon", ctypes.c_float),
+        ("key", ctypes.c_uint32 * 2), ("threads", ctypes.c_uint32), ("found", _I64 * 4),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is done with a convolution's input and output in the same call; all tensors float32 and without gaps.
+
+    Args:
+        slope: Of an activation of the input where it is not positive, one number or one a channel; one group and two
+            spatial axes only.
+        rectified: Whether the activation is 0 there; `slope` then is any tensor of one number.
+        norm: Running mean, running variance, weight and bias (or None) of a batch norm of the output, and its epsilon.
+        other: Like the output, channels last: the larger one of both is the result, NaN where one of them is.
+    """
+
+    slope: Tensor | None = None
+    rectified: bool = False
+    norm: tuple[Tensor, Tensor, Tensor | None, Tensor | None, float] | None = None
+    other: Tensor | None = None
+
+    def enter(self, s: _Convolution) -> None:
+        """Write it into the kernel's arguments."""
+        if self.slope is not None:
+            s.slope, s.slopes, s.rectified = self.slope.data_ptr(), self.slope.numel(), int(self.rectified)
+        if self.norm is not None:
+            *vectors, s.epsilon = self.norm
+            for name, vector in zip(("mean", "variance", "gamma", "beta"), vectors, strict=True):
+                setattr(s, name, None if vector is None else vector.data_ptr())
+        if self.other is not None:
+            s.other = self.other.data_ptr()
+
+
+NOTHING_AROUND = Around()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +95,17 @@ def _dense_nan(x: Tensor) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _near_corners(size: tuple[int, ...]) -> tuple[Any, ...]:
-    """Return where the pixels on the diagonals near the corners of an image lie, an index for each axis."""
+def _near_corners(size: tuple[int, ...]) -> Tensor:
+    """Return where the pixels on the diagonals near the corners of an image lie, counted from its first one."""
     inset = [[int(s * n) for s in _INSETS] for n in size]
     at = [torch.tensor([*i, *(n - 1 - k for k in i)]) for i, n in zip(inset, size, strict=True)]
     near = torch.tensor(list(product((0, 1), repeat=len(at)))) * len(_INSETS)  # each corner, its first index
     chosen = (near[:, None] + torch.arange(len(_INSETS))[:, None]).flatten(0, 1)
     places = [a[k] for a, k in zip(at, chosen.unbind(1), strict=True)]
-    return torch.stack(places, 1).unique(dim=0).unbind(1)
+    flat = torch.zeros_like(places[0])
+    for place, n in zip(places, size, strict=True):
+        flat = flat * n + place
+    return flat.unique()
 
 
 def _last(x: Tensor) -> Tensor:
@@ -173,12 +210,13 @@ class Job:
         They lie on the diagonals, at these shares of the size from the corner: behind padded convolutions the outermost
         pixels are no background. None where some sample has no two equal ones.
         """
-        found = self._x[(slice(None), *_near_corners(tuple(self._x.shape[1:-1])))].view(torch.int32)
-        votes = (found[:, :, None] == found[:, None]).all(-1).sum(-1)
-        most, which = votes.max(1)
-        if int(most.min()) < 2:
-            return None
-        return found[torch.arange(len(which)), which].view(torch.float32).contiguous()
+        n, *size, channels = self._x.shape
+        places, background = _near_corners(tuple(size)), torch.empty((n, channels))
+        votes = self._library.nan_background(
+            _PTR(self._x.data_ptr()), _I64(n), _I64(prod(size)), _I64(channels), _PTR(places.data_ptr()),
+            _I64(len(places)), _PTR(background.data_ptr()),
+        )  # fmt: skip
+        return background if votes >= 2 else None
 
     @property
     def skipped(self) -> Tensor:
@@ -196,7 +234,7 @@ class Job:
             return torch.zeros_like(self.counts, dtype=torch.bool)
         return (self.counts >> UNIFORM_BIT == self._windows.taps) & ~self.skipped
 
-    def convolve(self, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def convolve(self, bias: Tensor | None, dtype: torch.dtype, around: Around = NOTHING_AROUND) -> Tensor:
         """Return the result, (N, O, *out), its channels last in memory."""
         s, weight = self._struct, self._weight
         steps = _strides(tuple(weight.shape), weight.stride())
@@ -207,6 +245,7 @@ class Job:
         y = torch.empty((s.n, *self._out, s.outputs))
         s.weight, s.bias, s.y = weight.data_ptr(), None if b is None else b.data_ptr(), y.data_ptr()
         s.strides[:] = steps
+        around.enter(s)
         self._library.nan_convolve(ctypes.byref(s))
         return y.movedim(-1, 1).to(dtype)
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "convolution.h"
+#include "epilogue.h"
 #include "micro.h"
 #include "simd.h"
 
@@ -20,7 +21,7 @@ struct Plan {
   explicit Plan(const Convolution& c)
       : c(c), inputs(c.inputs()), outputs(c.outputs / c.groups), room(micro::OCTET * micro::octets(outputs)),
         joined(c.groups == 1 && c.dilation[2] == 1), length(joined ? c.kernel[2] * inputs : inputs),
-        segments(int(joined ? c.kernel[0] * c.kernel[1] : c.taps())), direct(outputs == room) {
+        segments(int(joined ? c.kernel[0] * c.kernel[1] : c.taps())), direct(outputs == room && !Epilogue::on(c)) {
     for (int64_t z = 0; z < c.kernel[0]; ++z)
       for (int64_t y = 0; y < c.kernel[1]; ++y)
         for (int64_t x = 0; x < (joined ? 1 : c.kernel[2]); ++x)

@@ -4,8 +4,31 @@
 #include <cstring>
 #include <vector>
 
+#include "epilogue.h"
 #include "micro.h"
 #include "plan.h"
+
+// How outputs that were computed aside come to their place.
+class Output {
+ public:
+  explicit Output(const Plan& p) : p_(p), epilogue_(p.c) {}
+
+  // Whether they are finished, as all are but the known one of background.
+  void finishing(bool yes) { finishing_ = yes && Epilogue::on(p_.c); }
+
+  void move(const float* from, float* y) const {
+    if (finishing_)
+      epilogue_.finish(from, y);
+    else
+      std::memcpy(y, from, 4 * size_t(p_.outputs));
+  }
+  const Epilogue& epilogue() const { return epilogue_; }
+
+ private:
+  const Plan& p_;
+  const Epilogue epilogue_;
+  bool finishing_ = false;
+};
 
 struct Operands {  // of one image and group
   const float *x, *weight;
@@ -20,8 +43,8 @@ struct Operands {  // of one image and group
 // the same all over a window, hence a tap of NaN only is that number times the sum of the tap's weights.
 class Sparse {
  public:
-  explicit Sparse(const Plan& p)
-      : p_(p), taps_(p.c.taps()), mask_(p.c.background ? NAN_MASK : -1), tap_(size_t(taps_ + 1)),
+  Sparse(const Plan& p, const Output& output)
+      : p_(p), output_(output), taps_(p.c.taps()), mask_(p.c.background ? NAN_MASK : -1), tap_(size_t(taps_ + 1)),
         pixel_(size_t(taps_ + 1)), hole_(size_t(taps_ + 1)), counts_(size_t(taps_)), from_(size_t(taps_ * SLOTS)),
         slots_(size_t(taps_ * SLOTS)), rows_(p.direct ? 0 : size_t(SLOTS * p.room)) {}
 
@@ -51,7 +74,7 @@ class Sparse {
     if (!used_) return;
     micro::listed({int(taps_), SLOTS, counts_.data(), from_.data(), slots_.data()}, p_.outputs, p_.inputs, o.weight, to_);
     if (!p_.direct)
-      for (int i = 0; i < used_; ++i) std::memcpy(y_[i], to_[i], 4 * size_t(p_.outputs));
+      for (int i = 0; i < used_; ++i) output_.move(to_[i], y_[i]);
     std::fill(counts_.begin(), counts_.end(), 0);
     used_ = 0;
   }
@@ -115,6 +138,7 @@ class Sparse {
   }
 
   const Plan& p_;
+  const Output& output_;
   const int64_t taps_;
   const int32_t mask_;
   int64_t valid_ = 0, hollow_ = 0;

@@ -131,6 +131,26 @@ NAN_API int64_t nan_any(const float* x, int64_t count, int64_t threads) {
   return found;
 }
 
+// Writes for each sample the most frequent, bit for bit, of the pixels at some places, the first of several; returns
+// how often that of the least certain sample occurs.
+NAN_API int64_t nan_background(const float* x, int64_t n, int64_t volume, int64_t channels, const int64_t* places,
+                               int64_t count, float* background) {
+  int64_t least = count;
+  for (int64_t i = 0; i < n; ++i) {
+    const auto pixel = [&](int64_t k) { return x + (i * volume + places[k]) * channels; };
+    int64_t most = 0;
+    for (int64_t a = 0; a < count; ++a) {
+      int64_t votes = 0;
+      for (int64_t b = 0; b < count; ++b) votes += !std::memcmp(pixel(a), pixel(b), 4 * size_t(channels));
+      if (votes <= most) continue;
+      most = votes;
+      std::memcpy(background + i * channels, pixel(a), 4 * size_t(channels));
+    }
+    least = std::min(least, most);
+  }
+  return least;
+}
+
 // Fills pixels, windows and found.
 NAN_API int64_t nan_survey(Convolution* c) {
   c->found[0] = pixels(*c);
