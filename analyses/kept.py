@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from analyses.experiments.counting import Tables
 from analyses.paths import CACHE
 from analyses.results_files import write_text
-
-Tables = dict[str, list[dict[str, Any]]]
 
 
 class Kept:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from analyses import provenance, trained
 from analyses.brains import TEST
-from analyses.experiments.counting import Row, Tables
+from analyses.experiments.counting import Row, Tables, merge
 from analyses.experiments.studies import STUDIES, Options, Part
 from analyses.kept import Kept
 from analyses.metrics import DICE_DEFINITION, DICE_OPTIONS, F1_OPTIONS, PSNR_OPTIONS, SSIM_OPTIONS
@@ -71,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
             networks[part.checkpoint.name] = {"sha256": identity["checkpoint"], "training": training_of(part)}
             kept = Kept(args.name, identity)
             found = kept.part(part.key, lambda part=part: part.compute(status.update))  # type: ignore[misc]
-            for name, rows in found.items():
-                tables.setdefault(name, []).extend(rows)
+            merge(tables, found)
             console.print(f"{provenance.now()} {part.key}: {sum(map(len, found.values()))} rows")
     manifest = provenance.stamp() | {
         "experiment": args.name, "options": asdict(options), "threads": args.threads, "about": ABOUT,

@@ -36,6 +36,12 @@ class Counts:
         yield about | {"scope": scope, "layer": TOTAL} | shares(sums) | {"mean_over_layers": mean}
 
 
+def merge(tables: Tables, more: Tables) -> None:
+    """Put the rows of more tables at the end of those of the same name."""
+    for name, rows in more.items():
+        tables.setdefault(name, []).extend(rows)
+
+
 def sums_of(totals: Totals) -> list[int]:
     """Return the counts in the order of SUMS."""
     return [getattr(totals, name) for name in SUMS]

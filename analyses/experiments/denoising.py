@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import nanops
 from analyses.brains import TEST, Brain
-from analyses.experiments.counting import BRAIN, Counts, Row, Tables, shares, sums_of
+from analyses.experiments.counting import BRAIN, Counts, Row, Tables, merge, shares, sums_of
 from analyses.methods import STOCK, Method
 from analyses.metrics import psnr, ssim
 from analyses.preprocessing.planes import CONTEXT, filled, thick_slices
@@ -42,10 +42,9 @@ def run(
         network: FONDUE, trained, in eval mode.
         load: Returns a subject.
     """
-    tables: Tables = {"layers": [], "slices": []}
+    tables: Tables = {}
     for name in config.subjects:
-        for table, rows in subject(network, load(name), config, progress).items():
-            tables[table] += rows
+        merge(tables, subject(network, load(name), config, progress))
     return tables
 
 

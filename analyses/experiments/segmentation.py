@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import nanops
 from analyses.brains import TEST, Brain
-from analyses.experiments.counting import BRAIN, WHOLE, Counts, Row, Tables, shares, sums_of
+from analyses.experiments.counting import BRAIN, WHOLE, Counts, Row, Tables, merge, shares, sums_of
 from analyses.methods import STOCK, Method
 from analyses.metrics import dice_of_classes
 from analyses.preprocessing.planes import CONTEXT, filled, slices_of, thick_slices
@@ -41,10 +41,9 @@ def run(
         network: Trained for the plane, in eval mode.
         load: Returns a subject.
     """
-    tables: Tables = {"layers": [], "slices": [], "dice": []}
+    tables: Tables = {}
     for name in config.subjects:
-        for table, rows in subject(network, load(name), config, progress).items():
-            tables[table] += rows
+        merge(tables, subject(network, load(name), config, progress))
     return tables
 
 
