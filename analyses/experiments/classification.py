@@ -5,7 +5,7 @@ One row for each method, format and layer; scores stand in the row `total`. F1 i
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -57,15 +57,6 @@ class Config:
     seed: int = 0
 
 
-@dataclass
-class _Run:
-    """Logits and counts of one pass over the images."""
-
-    logits: list[Tensor] = field(default_factory=list)
-    counts: Counts = field(default_factory=Counts)
-    replaced: int = 0
-
-
 def run(
     network: nn.Module, digits: Labelled, config: Config, progress: Callable[[str], None] = lambda _: None
 ) -> list[Row]:
@@ -86,21 +77,21 @@ def run(
 
 @torch.inference_mode()
 def _rows(model: nn.Module, method: Method | None, name: str, digits: Labelled, config: Config) -> list[Row]:
-    found = _Run()
+    outputs, counts, replaced = [], Counts(), 0
     converted = model if method is None else method.convert(model, config.seed)
     indices = torch.arange(min(config.images, len(digits.classes)))
     for part in indices.split(config.batch):
         x = digits.inputs(part).to(FORMATS[name])
         with nanops.count_skipped(converted) as skipped:
-            found.logits.append(converted(x).float())
-        found.counts.add(skipped)
-        found.replaced += sum(int(r.nans.sum()) for r in skipped.replaced)
-    logits = torch.cat(found.logits)
+            outputs.append(converted(x).float())
+        counts.add(skipped)
+        replaced += sum(int(r.nans.sum()) for r in skipped.replaced)
+    logits = torch.cat(outputs)
     bad = int(logits.isnan().sum())
     score, accuracy = f1(torch.nan_to_num(logits, 0.0), digits.classes[indices])
     about: Row = {"network": config.network, "format": name, "method": STOCK, "images": len(indices)}
     if method is not None:
         tolerance = method.tolerance.value
         about |= {"method": method.pooling, **method.columns, "tolerance": tolerance}
-    scores = {"f1": score, "accuracy": accuracy, "nan_replaced": found.replaced, "nan_logits": bad}
-    return [row | (scores if row["layer"] == "total" else {}) for row in found.counts.rows(about, "images")]
+    scores = {"f1": score, "accuracy": accuracy, "nan_replaced": replaced, "nan_logits": bad}
+    return [row | (scores if row["layer"] == "total" else {}) for row in counts.rows(about, "images")]

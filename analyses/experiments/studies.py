@@ -112,7 +112,7 @@ def _brain(key: str, table: str, network: nn.Module, path: Path, config: Any) ->
         found = run(network, config, load_brain, say)
         return {f"{table}_{name}": [{"plane": config.plane, **row} for row in rows] for name, rows in found.items()}
 
-    return Part(key, {"config": _plain(config)}, path, compute)
+    return Part(key, {"config": asdict(config)}, path, compute)
 
 
 def _classify(
@@ -122,8 +122,4 @@ def _classify(
         rows: list[Row] = classification.run(model, load(), config, say)
         return {"layers": rows}
 
-    return Part(key.replace(", ", "-").replace(" ", "-"), {"config": _plain(config)}, path, compute)
-
-
-def _plain(config: Any) -> Any:
-    return asdict(config)
+    return Part(key.replace(", ", "-").replace(" ", "-"), {"config": asdict(config)}, path, compute)
