@@ -155,12 +155,16 @@ class Products:
             save_figure(result.heatmap(), self.folder / HEATMAP)
 
 
-def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG (or what the suffix says) atomically, with the same bytes every time."""
+def save_figure(figure: Any, path: Path, dpi: float | str = "figure") -> None:
+    """Write a figure as PNG (or what the suffix says) atomically, with the same bytes every time, and close it.
+
+    Args:
+        dpi: Dots an inch; "figure" for the figure's own.
+    """
     import matplotlib.pyplot as plt
 
     with replacing(path) as temporary:
-        figure.savefig(temporary, metadata={"Software": None} if path.suffix.lower() == ".png" else None)
+        figure.savefig(temporary, dpi=dpi, metadata={"Software": None} if path.suffix.lower() == ".png" else None)
     plt.close(figure)
 
 

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from analyses.figures import brains, thresholds
 from analyses.paths import RESULTS
 from analyses.results_files import page, write_text
 from mcaprobe.errors import InputError
+from mcaprobe.products import save_figure
 
 Rows = list[dict[str, str]]
+DPI = 110
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -47,10 +48,7 @@ def draw(args: argparse.Namespace) -> int:
     """Write every figure and page of the experiment beside its rows."""
     for path, made in DRAWINGS[args.name](args.results):
         if isinstance(made, Figure):
-            partial = path.with_name(f"unfinished-{path.name}")
-            made.savefig(partial, dpi=110)
-            partial.replace(path)
-            pyplot.close(made)
+            save_figure(made, path, DPI)
         else:
             write_text(path, made)
         print(path)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.experiments.counting import BRAIN, TOTAL
+from analyses.figures.blocks import mark_blocks
 
 Rows = Sequence[Mapping[str, str]]
 # Okabe and Ito 2008, each with a marker and a line style of its own.
@@ -16,7 +17,6 @@ STYLES = (
     ("#0072b2", "o", "-"), ("#d55e00", "s", "-"), ("#009e73", "^", "-"), ("#cc79a7", "v", "-"), ("#56b4e9", "D", "--"),
     ("#e69f00", "P", "--"), ("0.45", "X", "--"), ("0.2", "*", "--"),
 )  # fmt: skip
-NAMED = 14  # blocks with a name below the axis, at most
 STOCK, NOISY = "stock", "noisy input"
 
 
@@ -41,7 +41,7 @@ def draw_skipped(layers: Rows, slices: Rows, title: str, footer: str) -> Figure:
         shares = [_sum(part, "skipped", layer=n) / _sum(part, "windows", layer=n) for n in names]
         left.plot(range(len(names)), shares, color=colour, marker=marker, markersize=3, linewidth=1, linestyle=line,
                   label=method)  # fmt: skip
-    _blocks(left, names)
+    mark_blocks(left, names)
     left.set_ylabel("skipped windows, brain slices")
     seen = [row for row in slices if row.get("windows")]
     for (_, part), (colour, _, line) in zip(_by_method(seen), STYLES, strict=False):
@@ -117,18 +117,6 @@ def _mean_over_subjects(rows: Rows, value: Callable[[Mapping[str, str]], float])
         by_slice[int(row["slice"])].append(value(row))
     x = sorted(by_slice)
     return x, [fmean(by_slice[i]) for i in x]
-
-
-def _blocks(axis: Axes, layers: Sequence[str]) -> None:
-    blocks = list(dict.fromkeys(layer.split(".")[0] for layer in layers))
-    ticks = []
-    for i, block in enumerate(blocks):
-        places = [j for j, layer in enumerate(layers) if layer.split(".")[0] == block]
-        ticks.append(fmean(places))
-        if i % 2:
-            axis.axvspan(places[0] - 0.5, places[-1] + 0.5, color="0.94", zorder=0)
-    few = slice(None, None, -(-len(blocks) // NAMED))
-    axis.set_xticks(ticks[few], blocks[few], rotation=45, ha="right", fontsize=7)
 
 
 def _finish(figure: Figure, axis: Axes, title: str, footer: str) -> None:

@@ -7,6 +7,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analyses.figures.blocks import mark_blocks
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito 2008: told apart by the colour-blind
 KINDS = ("Conv2d", "MaxUnpool2d", "MaxPool2d")
 PANELS = (
@@ -29,7 +31,9 @@ def draw(rows: Sequence[Mapping[str, Any]], footer: str) -> Figure:
             numbers = [float("nan") if v in (None, "") else float(v) for v in values]
             axis.plot(range(len(layers)), numbers, marker="o", markersize=3, linewidth=1.2, color=colour, label=name)
         axis.set(ylabel=label, ylim=limits)
-        _mark_blocks(axis, layers)
+        mark_blocks(axis, layers)
+        _mark_unpoolings(axis, layers)
+        axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[1]:
         axis.set_xlabel("convolutions, poolings and unpoolings, from encoder to decoder")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
@@ -42,17 +46,7 @@ def _layers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [layer for _, layer in ordered if not layer.endswith(".indices")]
 
 
-def _mark_blocks(axis: Axes, layers: Sequence[str]) -> None:
-    """Shade every other block, write its name below, and mark each unpooling."""
-    blocks = list(dict.fromkeys(layer.split(".")[0] for layer in layers))
-    ticks = []
-    for i, block in enumerate(blocks):
-        places = [j for j, layer in enumerate(layers) if layer.split(".")[0] == block]
-        ticks.append(sum(places) / len(places))
-        if i % 2:
-            axis.axvspan(places[0] - 0.5, places[-1] + 0.5, color="0.94", zorder=0)
+def _mark_unpoolings(axis: Axes, layers: Sequence[str]) -> None:
     for j, layer in enumerate(layers):
         if "unpool" in layer:
             axis.axvline(j, color="0.6", linewidth=0.8, linestyle=":", zorder=1)
-    axis.set_xticks(ticks, blocks, rotation=40, ha="right", fontsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
