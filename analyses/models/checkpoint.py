@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,6 +69,22 @@ def save_network(
     write_tensors(path, weights, metadata)
 
 
+def first_difference(
+    wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], keys: Iterable[str]
+) -> tuple[str, str, str] | None:
+    """Return the first key that is missing, too much or of another shape, and both shapes in words; None: all fit.
+
+    Args:
+        keys: Those that are compared, in their order.
+    """
+
+    def shape(tensors: Mapping[str, Tensor], key: str) -> str:
+        return str(tuple(tensors[key].shape)) if key in tensors else "no such key"
+
+    shapes = ((key, shape(wanted, key), shape(found, key)) for key in keys)
+    return next((item for item in shapes if item[1] != item[2]), None)
+
+
 def load_network(path: Path) -> tuple[FastSurferVINN, dict[str, object]]:
     """Return the network in eval mode and the record of its training.
 
@@ -80,10 +96,8 @@ def load_network(path: Path) -> tuple[FastSurferVINN, dict[str, object]]:
         raise InputError(f"Expected format {FORMAT} in {path}, got {metadata.get('format')}.")
     network = Hyperparameters(**json.loads(metadata["hyperparameters"])).build()
     expected = network.state_dict()
-    for key in sorted(expected.keys() | tensors.keys()):
-        wanted = tuple(expected[key].shape) if key in expected else "no such key"
-        found = tuple(tensors[key].shape) if key in tensors else "no such key"
-        if wanted != found:
-            raise InputError(f"Expected {key} of shape {wanted} in {path}, got {found}.")
+    if (difference := first_difference(expected, tensors, sorted(expected.keys() | tensors.keys()))) is not None:
+        key, wanted, found = difference
+        raise InputError(f"Expected {key} of shape {wanted} in {path}, got {found}.")
     network.load_state_dict(tensors)
     return network.eval(), json.loads(metadata["training"])

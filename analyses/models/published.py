@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from analyses.models.checkpoint import read_tensors
+from analyses.models.checkpoint import first_difference, read_tensors
 from analyses.models.fastsurfer import FastSurferVINN
 from analyses.models.fastsurfer_cnn import FastSurferCNN
 from analyses.models.fondue import FONDUE
@@ -122,11 +122,9 @@ def _renamed(key: str) -> str:
 def fit(network: nn.Module, weights: Weights, where: str) -> None:
     """Put parameters into a network; InputError names the first that is missing, too much or of another shape."""
     own = network.state_dict()
-    for key in (*own, *(key for key in weights if key not in own)):
-        if key.endswith(COUNTER) and key not in weights:
-            continue
-        wanted = tuple(own[key].shape) if key in own else "no such key"
-        found = tuple(weights[key].shape) if key in weights else "no such key"
-        if wanted != found:
-            raise InputError(f"Expected {key} to be {wanted} in {where}, found {found}.")
+    keys = [key for key in own if key in weights or not key.endswith(COUNTER)]
+    keys += [key for key in weights if key not in own]
+    if (difference := first_difference(own, weights, keys)) is not None:
+        key, wanted, found = difference
+        raise InputError(f"Expected {key} to be {wanted} in {where}, found {found}.")
     network.load_state_dict(dict(weights), strict=False)
