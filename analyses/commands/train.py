@@ -162,5 +162,3 @@ class _Mean:
             checks = self.trainer.checks
             last = f", validation {checks[-1]:.4f} (best {min(checks):.4f})" if checks else ""
             self.progress.console.print(f"{provenance.now()} step {step + 1} loss {self.value:.4f}{last}")
-
-

@@ -16,10 +16,10 @@ from analyses.experiments.counting import BRAIN, Counts, Row, Tables, merge, sha
 from analyses.methods import STOCK, Method
 from analyses.metrics import psnr, ssim
 from analyses.preprocessing.planes import CONTEXT, filled, thick_slices
-from analyses.training.denoiser import noisy
+from analyses.training.denoiser import DenoiserSettings, noisy
 from analyses.training.randomness import Dice
 
-SIGMA = 0.045  # of the noise, in the middle of what the network was trained with
+SIGMA = sum(DenoiserSettings().noise) / 2  # of the noise: the middle of what the network was trained with
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,8 @@ def conformed_affine(shape: tuple[int, ...], affine: Array) -> Array:
 def resample(data: Array, affine: Array, shape: tuple[int, ...], target: Array, order: int) -> Array:
     """Return data (X, Y, Z) on another grid by splines of an order, 0 outside; the type of data stays."""
     voxels = np.linalg.inv(affine) @ target
-    voxels[np.abs(voxels - np.rint(voxels)) < 1e-6] = np.rint(voxels)[np.abs(voxels - np.rint(voxels)) < 1e-6]
+    whole = np.rint(voxels)
+    voxels = np.where(np.abs(voxels - whole) < 1e-6, whole, voxels)
     moved: Array = ndimage.affine_transform(data, voxels, output_shape=shape, order=order, mode="constant", cval=0)
     return moved
 

@@ -127,8 +127,10 @@ class Trainer:
     @property
     def exhausted(self) -> bool:
         """Whether the last looks, as many as the patience, brought nothing better."""
-        patience = self.settings.patience
-        return 0 < patience <= len(self.checks) - 1 - self.checks.index(min(self.checks)) if self.checks else False
+        if not self.checks or not self.settings.patience:
+            return False
+        since_best = len(self.checks) - 1 - self.checks.index(min(self.checks))
+        return since_best >= self.settings.patience
 
     def result(self) -> dict[str, Tensor]:
         """Return the weights of the best look, or without one the last ones."""
