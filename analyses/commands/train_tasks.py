@@ -155,9 +155,11 @@ def _digits(network: str) -> Kind:
             start = trained.load_digits_network("mnist")[0].state_dict
         return Job(settings, ClassifyDigits(settings, start=start), "", data, trained.digits_path(network), _write)
 
-    steps, rate = {"mnist": (2000, 3e-3), "mnist_nan": (600, 1e-3), "separable": (1000, 3e-3)}[network]
+    steps, batch, rate = {
+        "mnist": (2000, 128, 3e-3), "mnist_nan": (400, 64, 1e-3), "separable": (1000, 128, 3e-3),
+    }[network]  # fmt: skip
     defaults = DigitsSettings(
-        steps=steps, batch=128, learning_rate=rate, check_every=100, patience=0, threads=2, network=network
+        steps=steps, batch=batch, learning_rate=rate, check_every=100, patience=0, threads=2, network=network
     )
     return Kind(DIGITS[network], defaults, lambda p: None, job)
 
