@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analyses.commands import benchmark, convert, draw, evaluate, fidelity, run, skipping, train, unseen
+from analyses.commands import benchmark, convert, draw, evaluate, fidelity, noninferiority, run, skipping, train, unseen
 from mcaprobe.errors import InputError, RunFailure
 
 COMMANDS = (
@@ -17,6 +17,7 @@ COMMANDS = (
     convert,
     run,
     draw,
+    noninferiority,
 )  # a new subcommand: a file in analyses/commands with add(subparsers), and its name here
 
 
