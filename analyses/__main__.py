@@ -4,7 +4,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analyses.commands import benchmark, convert, draw, evaluate, fidelity, noninferiority, run, skipping, train, unseen
+from analyses.commands import (
+    benchmark,
+    convert,
+    draw,
+    evaluate,
+    fidelity,
+    noninferiority,
+    overlay,
+    run,
+    skipping,
+    train,
+    unseen,
+)
 from mcaprobe.errors import InputError, RunFailure
 
 COMMANDS = (
@@ -18,6 +30,7 @@ COMMANDS = (
     run,
     draw,
     noninferiority,
+    overlay,
 )  # a new subcommand: a file in analyses/commands with add(subparsers), and its name here
 
 
