@@ -75,8 +75,9 @@ def labels_of(args: argparse.Namespace, say: Any) -> tuple[Overlay, dict[str, An
         if manifest["asked"] == asked:
             order = manifest["labels"]
             return Overlay(brain.image, brain.affine, {name: labels[name] for name in order}), manifest
+    started = provenance.stamp()  # with the code that runs, whatever is changed meanwhile
     found = run(network, brain, config, say)
-    manifest = provenance.stamp() | {
+    manifest = started | {
         "asked": asked, "threads": args.threads, "network": checkpoint.name, "training": trained.record(checkpoint),
         "labels": list(found.labels),
     }  # fmt: skip
