@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses.figures import brains, thresholds
+from analyses.figures import brains, formats, thresholds, tolerances
 from analyses.paths import RESULTS
 from analyses.results_files import page, write_text
 from mcaprobe.errors import InputError
@@ -62,6 +62,22 @@ def _mnist(folder: Path) -> Iterator[tuple[Path, Any]]:
     yield folder / "mnist.md", page("MNIST, paper against here", "mnist_layers.csv", thresholds.markdown(rows))
 
 
+def _xception(folder: Path) -> Iterator[tuple[Path, Any]]:
+    rows = read(folder, "xception_layers")
+    footer = footer_of(folder, "xception", "Aggressive NaNs, t1 = 1, approach A, float32.")
+    yield folder / "xception.png", tolerances.draw(rows, footer)
+    title = "Xception's structure and SqueezeNet over the tolerance"
+    yield folder / "xception.md", page(title, "xception_layers.csv", tolerances.markdown(rows))
+
+
+def _precision(folder: Path) -> Iterator[tuple[Path, Any]]:
+    rows = read(folder, "precision_layers")
+    footer = footer_of(folder, "precision", f"Aggressive NaNs, t1 = 1; n = {int(rows[0]['images']):,} test images.")
+    yield folder / "precision.png", formats.draw(rows, footer)
+    title = "Accuracy of the digit classifiers by format"
+    yield folder / "precision.md", page(title, "precision_layers.csv", formats.markdown(rows))
+
+
 def _brains(name: str, title: str) -> Callable[[Path], Iterator[tuple[Path, Any]]]:
     def drawings(folder: Path) -> Iterator[tuple[Path, Any]]:
         layers, slices, dice = (read(folder, f"{name}_segmentation_{table}") for table in ("layers", "slices", "dice"))
@@ -83,6 +99,8 @@ def _brains(name: str, title: str) -> Callable[[Path], Iterator[tuple[Path, Any]
 
 DRAWINGS: dict[str, Callable[[Path], Iterator[tuple[Path, Any]]]] = {
     "mnist": _mnist,
+    "xception": _xception,
+    "precision": _precision,
     "conservative": _brains("conservative", "conservative NaNs"),
     "aggressive": _brains("aggressive", "aggressive and hybrid NaNs"),
 }

@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from analyses.figures import benchmark, nan_benchmark, skipping, thresholds, verrou
+from analyses.figures import benchmark, formats, nan_benchmark, skipping, thresholds, tolerances, verrou
 from analyses.figures.fidelity import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,10 +38,12 @@ def test_the_speed_tables_are_those_of_the_committed_rows() -> None:
 
 def test_the_pages_of_tables_are_drawn_from_the_rows_beside_them() -> None:
     for name, draw in (("nan_conv", nan_benchmark.markdown), ("nan_pool", nan_benchmark.markdown),
-                       ("skipping", skipping.markdown)):  # fmt: skip
+                       ("skipping", skipping.markdown), ("xception", tolerances.markdown),
+                       ("precision", formats.markdown)):  # fmt: skip
         page = (RESULTS / f"{name}.md").read_text().splitlines()
+        source = next(path for path in (RESULTS / f"{name}.csv", RESULTS / f"{name}_layers.csv") if path.is_file())
         assert [line for line in page if line.startswith("|")] == [
-            line for line in draw(read(f"{name}.csv")) if line.startswith("|")
+            line for line in draw(read(source.name)) if line.startswith("|")
         ]
 
 
