@@ -5,7 +5,7 @@ from pathlib import Path
 
 from analyses import provenance
 from analyses.commands.draw import read
-from analyses.experiments.noninferiority import ALPHA, MARGIN, NO, UNDECIDED, YES, run
+from analyses.experiments.noninferiority import ALPHA, MARGIN, NO, NOTHING, UNDECIDED, YES, run
 from analyses.figures.noninferiority import markdown
 from analyses.paths import RESULTS
 from analyses.results_files import cells, page, write_rows, write_text
@@ -13,7 +13,10 @@ from analyses.statistics import DRAWS
 from mcaprobe.errors import InputError
 
 TEST = f"one-sided paired t-test over subjects; interval: percentile bootstrap of the mean difference, {DRAWS:,} draws"
-VERDICTS = f"{YES}: p after Holm below {ALPHA:g}; {NO}: the whole interval below -margin; else {UNDECIDED}"
+VERDICTS = (
+    f"{NOTHING}: its Dice is 0 in every subject; {YES}: p after Holm below {ALPHA:g}; {NO}: the whole interval below "
+    f"-margin; else {UNDECIDED}"
+)
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,8 +44,8 @@ def noninferiority(args: argparse.Namespace) -> int:
     }  # fmt: skip
     write_rows(path, texts, manifest)
     says = [
-        f"Margin {args.margin:g} of Dice, {TEST}; Holm over the structures of one method. {VERDICTS}. A p of 0: all",
-        "differences are the same and above -margin. A pair with a NaN is left out and counted.", "",
+        f"Margin {args.margin:g} of Dice, {TEST}; Holm over the structures of one method.", f"Verdict {VERDICTS}.",
+        "A p of 0: all differences are the same and above -margin. A pair with a NaN is left out and counted.", "",
     ]  # fmt: skip
     write_text(path.with_suffix(".md"), page(f"Non-inferiority, {args.name}", path.name, [*says, *markdown(texts)]))
     print(f"{path}, .json and .md: {len(rows)} rows.")

@@ -20,6 +20,7 @@ MARGIN, ALPHA = 0.005, 0.05
 MEAN = "mean over structures"
 METHOD = ("method", "pooling", "threshold", "uniform", "fill")
 YES, NO, UNDECIDED, UNTESTED = "non-inferior", "inferior", "undecided", "not tested"
+NOTHING = "torch finds none"  # Dice 0 in every subject: no method could be worse, and the test says nothing
 Scores = dict[tuple[str, str], float]  # of (structure, subject)
 
 
@@ -76,11 +77,15 @@ def compare(method: Scores, stock: Scores, margin: float, seed: int) -> list[Row
     return [*rows, last]
 
 
-def verdict(p: float, high: float, margin: float) -> str:
+def verdict(row: Row, margin: float) -> str:
     """Return what a corrected p and the upper end of the interval say; failing to show one thing shows no other."""
-    if p < ALPHA:
+    if row["p"] is None:
+        return UNTESTED
+    if row["torch"] == 0:
+        return NOTHING
+    if row["p_holm"] < ALPHA:
         return YES
-    return NO if high < -margin else UNDECIDED
+    return NO if row["high"] < -margin else UNDECIDED
 
 
 def _row(
@@ -100,4 +105,4 @@ def _decide(family: Sequence[Row], margin: float) -> None:
     corrected = iter(holm([row["p"] for row in tested]))
     for row in family:
         row["p_holm"] = None if row["p"] is None else next(corrected)
-        row["verdict"] = UNTESTED if row["p"] is None else verdict(row["p_holm"], row["high"], margin)
+        row["verdict"] = verdict(row, margin)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analyses.__main__ import main
-from analyses.experiments.noninferiority import MEAN, NO, UNDECIDED, UNTESTED, YES, run
+from analyses.experiments.noninferiority import MEAN, NO, NOTHING, UNDECIDED, UNTESTED, YES, run
 from analyses.results_files import cells, write_table
 from analyses.statistics import holm, non_inferiority
 from mcaprobe.errors import InputError
@@ -84,6 +84,13 @@ def test_one_pair_is_no_test() -> None:
     found = compared(scores)
     assert found["thalamus"]["verdict"] == UNTESTED and found["thalamus"]["p"] is None
     assert found["caudate"]["p_holm"] == found["caudate"]["p"]  # the only one of its family
+
+
+def test_a_structure_that_torch_never_finds_is_not_called_non_inferior() -> None:
+    stock, scores = STOCK | {"thalamus": (0.0,) * 5}, shifted(0.0, 0.0) | {"thalamus": (0.0,) * 5}
+    found = compared(scores, stock)
+    assert found["thalamus"]["p"] == 0 and found["thalamus"]["verdict"] == NOTHING
+    assert found["caudate"]["verdict"] == YES
 
 
 def test_scores_that_do_not_belong_together_are_one_sentence() -> None:
