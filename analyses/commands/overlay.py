@@ -22,9 +22,10 @@ from mcaprobe.products import save_figure
 COLUMNS = ("method", "structure", "voxels_torch", "differing", "lost", "gained")
 DPI = 100
 WORDS = (
-    "n = 1 head, which the network never saw: its own errors are in every row. Image: ICBM152 2009a, McConnell Brain "
-    "Imaging Centre, Montreal Neurological Institute.\nFastSurferVINN trained here, {plane} slices, {machine}, "
-    "{threads} threads, torch {torch}, {date}. Rows: overlay.csv."
+    "n = 1 image, which the network never saw: its own errors are in every row. Shares are of the voxels that torch "
+    "calls a structure. Image: ICBM152 2009a,\nMcConnell Brain Imaging Centre, Montreal Neurological Institute. "
+    "FastSurferVINN trained here, {plane} slices, {machine}, {threads} threads, torch {torch}, {date}. Rows: "
+    "overlay.csv."
 )
 
 
