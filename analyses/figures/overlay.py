@@ -45,7 +45,7 @@ class Cut:
 
 
 HEAD = ((-73, -107, -73), (73, 74, 82))
-# Fixed before the labels were seen, by the anatomy alone.
+# Chosen by the anatomy, not by where labels differ.
 CUTS = (
     Cut("coronal", "coronal", -22, HEAD),
     Cut("axial", "axial", 6, HEAD),
