@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses.figures import brains, formats, thresholds, tolerances
+from analyses.figures import against_paper, brains, formats, thresholds, tolerances
 from analyses.paths import RESULTS
 from analyses.results_files import page, write_text
 from mcaprobe.errors import InputError
@@ -89,7 +89,11 @@ def _brains(name: str, title: str) -> Callable[[Path], Iterator[tuple[Path, Any]
         yield folder / f"{name}_dice.png", brains.draw_scores(slices, "dice", label, network, footer)
         methods = ["torch", *dict.fromkeys(brains.name_of(r) for r in dice if r.get("threshold") == "0.5")]
         yield folder / f"{name}_structures.png", brains.draw_structures(dice, methods[:4], network, footer)
+        parts = [(against_paper.FASTSURFER, layers, slices)]
         layers, slices = (read(folder, f"{name}_denoising_{table}") for table in ("layers", "slices"))
+        parts.append((against_paper.FONDUE, layers, slices))
+        words = f"{title[0].upper()}{title[1:]}, paper against here"
+        yield folder / f"{name}.md", page(words, f"{name}_segmentation_layers.csv", against_paper.markdown(parts))
         network = f"FONDUE trained here, {title}"
         yield folder / f"{name}_denoising_skipped.png", brains.draw_skipped(layers, slices, network, footer)
         yield folder / f"{name}_psnr.png", brains.draw_scores(slices, "psnr", "PSNR, dB", network, footer)

@@ -8,7 +8,7 @@ import pytest
 from matplotlib import pyplot
 
 from analyses.__main__ import main
-from analyses.figures import brains, formats, thresholds, tolerances
+from analyses.figures import against_paper, brains, formats, thresholds, tolerances
 from analyses.results_files import cells, write_table
 
 MANIFEST = {"machine": {"processor": "P"}, "threads": 1, "versions": {"torch": "2"}, "date": "2026-01-02T03:04:05"}
@@ -65,11 +65,14 @@ def brain_rows(table: str) -> list[dict[str, object]]:
                 about |= {"pooling": method, "threshold": t, "uniform": uniform, "fill": "mean"}
             if table == "layers" and method:
                 for layer, skipped in (("encode1.conv0", 0), ("decode1.conv0", 60), ("total", 60)):
-                    row = about | {"scope": "brain slices", "layer": layer, "windows": 100}
-                    rows.append(row | {"skipped": skipped + int(subject == "1014") * 20 * bool(skipped)})
+                    here = skipped + int(subject == "1014") * 20 * bool(skipped)
+                    row = about | {"layer": layer, "windows": 100, "skipped": here, "window_share": here / 100}
+                    row |= {"mac_share": 0.25, "executed_share": 0.5, "mean_over_layers": here / 200}
+                    rows += [row | {"scope": "brain slices"}, row | {"scope": "whole volume", "mean_over_layers": 0.9}]
             elif table == "slices":
                 for i in (10, 11, 12):
-                    row = about | {"slice": i, "dice": math.nan if i == 12 else 0.5 + i / 100, "psnr": 30 + i}
+                    dice = math.nan if i == 12 else 0.5 + i / 100 - 0.01 * bool(method)
+                    row = about | {"slice": i, "dice": dice, "psnr": 30 + i, "labels_changed": 7 if method else 0}
                     rows.append(row | ({"windows": 100, "window_share": i / 100} if method else {}))
             elif table == "dice":
                 for structure, score in (("background", 1.0), ("thalamus", 0.8), ("caudate", 0.7)):
@@ -97,12 +100,25 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("name", "count"), [("mnist", 2), ("xception", 2), ("precision", 2), ("conservative", 5)])
+@pytest.mark.parametrize(("name", "count"), [("mnist", 2), ("xception", 2), ("precision", 2), ("conservative", 6)])
 def test_a_command_draws_from_rows_alone(results: Path, capsys, name: str, count: int) -> None:  # type: ignore[no-untyped-def]
     assert main(["draw", name, "--results", str(results)]) == 0
     paths = [Path(line) for line in capsys.readouterr().out.split()]
     assert len(paths) == count and all(path.stat().st_size > 100 for path in paths)
     assert not list(results.glob("unfinished-*")) and not pyplot.get_fignums()
+
+
+def test_the_table_of_the_brains_holds_paper_and_rows(tmp_path: Path) -> None:
+    tables = {table: write(tmp_path, table, brain_rows(table)) for table in ("layers", "slices")}
+    lines = against_paper.markdown([(against_paper.FASTSURFER, tables["layers"], tables["slices"])])
+    cells_of = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines if line.startswith("| Fast")]
+    assert cells_of == [
+        ["FastSurferVINN", "conservative, t2 = 0.5", "26.6%", "35.0%", "90.0%", "70.0%", "25.0%", "50.0%",
+         "Dice 0.6050", "0.5950", "42"],
+        ["FastSurferVINN", "conservative, t2 = 0.5, uniform windows", "", "35.0%", "90.0%", "70.0%", "25.0%", "50.0%",
+         "Dice 0.6050", "0.5950", "42"],
+    ]  # fmt: skip
+    assert "n = 2 brains" in lines[-1]
 
 
 def test_rows_that_are_not_there_are_one_sentence(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
