@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses.figures import against_paper, brains, formats, thresholds, tolerances
+from analyses.figures import against_paper, brains, formats, thresholds, timing, tolerances
 from analyses.paths import RESULTS
 from analyses.results_files import page, write_text
 from mcaprobe.errors import InputError
@@ -40,7 +40,10 @@ def footer_of(folder: Path, name: str, words: str) -> str:
     """Return what every figure says below: n, threads, machine, versions, date."""
     manifest = json.loads((folder / f"{name}.json").read_text())
     machine = manifest["machine"]
-    where = f"{machine['processor']}, {manifest['threads']} threads, torch {manifest['versions']['torch']}"
+    threads = manifest["threads"]
+    if isinstance(threads, list):
+        threads = " and ".join(map(str, threads))
+    where = f"{machine['processor']}, {threads} threads, torch {manifest['versions']['torch']}"
     return f"{words} {where}, {manifest['date'][:10]}. Rows: {name}*.csv."
 
 
@@ -101,10 +104,20 @@ def _brains(name: str, title: str) -> Callable[[Path], Iterator[tuple[Path, Any]
     return drawings
 
 
+def _timing(folder: Path) -> Iterator[tuple[Path, Any]]:
+    rows, profile = read(folder, "timing_summary"), read(folder, "timing_profile")
+    brains_of = max(int(row["subjects"]) for row in rows)
+    words = f"Totals of n = {brains_of} brains, whiskers: lowest and highest brain; torch in channels last."
+    yield folder / "timing.png", timing.draw(rows, footer_of(folder, "timing", words))
+    title = "Wall clock end to end: torch's own network and ours"
+    yield folder / "timing.md", page(title, "timing_summary.csv", timing.markdown(rows, profile))
+
+
 DRAWINGS: dict[str, Callable[[Path], Iterator[tuple[Path, Any]]]] = {
     "mnist": _mnist,
     "xception": _xception,
     "precision": _precision,
+    "timing": _timing,
     "conservative": _brains("conservative", "conservative NaNs"),
     "aggressive": _brains("aggressive", "aggressive and hybrid NaNs"),
 }
