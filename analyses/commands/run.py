@@ -1,6 +1,7 @@
 """`python -m analyses run NAME`: an experiment of the paper, its rows as CSV, each finished part kept."""
 
 import argparse
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,9 +12,13 @@ import torch
 from rich.console import Console
 
 from analyses import provenance, trained
+from analyses.benchmarks.memory import keep_freed
 from analyses.brains import TEST
+from analyses.commands.printing import print_lines
 from analyses.experiments.counting import Row, Tables, merge
-from analyses.experiments.studies import STUDIES, Options, Part
+from analyses.experiments.goals import missed
+from analyses.experiments.studies import STUDIES, SUMMARIES, TIMED_THREADS, Options, Part
+from analyses.figures.timing import goal_lines
 from analyses.kept import Kept
 from analyses.metrics import DICE_DEFINITION, DICE_OPTIONS, F1_OPTIONS, PSNR_OPTIONS, SSIM_OPTIONS
 from analyses.paths import RESULTS
@@ -32,6 +37,20 @@ ABOUT = (
     "mac_share: multiply-accumulates of skipped windows over all; executed_share: those that the kernels made; filled: "
     "windows of constant background that got their known output; labels_changed: against torch's own network"
 )
+TIMING = "timing"
+ABOUT_TIMING = (
+    "seconds: wall clock of a volume from its voxels to its labels: cropping, the forward, argmax; the sum over the "
+    "timed slices of the median of the repetitions, times brain_slices over slices_timed, and in the scope whole "
+    "volume the seconds of one empty slice times empty_slices; scope whole volume, every slice: no sample, blocks of "
+    "16 slices alternating between the ways; stock: torch in channels last; batch: slices at once, where stock is "
+    "fastest among 1, 2 and 4; box: around the brain of the whole volume, at least 16 voxels away, on the grid of 16; "
+    "speed_up: stock on all of the volume over the way, totals of all subjects; low, high: extremes of the subjects; "
+    "executed_share: multiply-accumulates made, of stock's on all of the volume; ceiling: 1 / executed_share; "
+    "labels_changed: on the timed slices, an empty one once, against stock; stock_changed: of stock itself, 2 slices "
+    "at once or in contiguous layout, the larger one (in the scope every slice: contiguous, 0 where ours changed "
+    "none); dice: mean over structures and subjects on the timed slices"
+)
+EVERY = {TIMING: 24}  # slices of a brain
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -40,29 +59,45 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     p.add_argument("name", choices=list(STUDIES), help="which one")
     p.add_argument("--plane", choices=list(AXES), default="axial", help="of the brain slices (%(default)s)")
     p.add_argument("--subjects", nargs="+", default=list(TEST), help="labelled brains (%(default)s)")
-    p.add_argument("--every", type=int, default=1, help="take every so manieth slice of a brain (%(default)s)")
+    p.add_argument("--every", type=int, help=f"take every so manieth slice of a brain (1; timing: {EVERY[TIMING]})")
     p.add_argument("--images", type=int, default=10_000, help="images to classify, at most (%(default)s)")
-    p.add_argument("--threads", type=int, default=1, help="threads of torch (%(default)s)")
+    p.add_argument("--threads", type=int, help="threads of torch (1; timing measures 1 and 2, and takes no number)")
+    p.add_argument("--repetitions", type=int, default=3, help="timing: how often each slice is timed (%(default)s)")
+    p.add_argument("--filters", type=int, nargs="+", help="timing: widths of the network (as trained, and 71)")
+    p.add_argument("--whole", type=int, default=1, help="timing: subjects timed on every slice as well (%(default)s)")
     p.add_argument("--out", type=Path, default=RESULTS, help="folder for the CSV files (%(default)s)")
     p.set_defaults(function=run)
 
 
 def options_of(args: argparse.Namespace) -> Options:
     """Return what was asked for; InputError where a number or a subject makes no sense."""
-    for name in ("every", "images", "threads"):
-        if getattr(args, name) < 1:
-            raise InputError(f"Expected --{name} of at least 1, got {getattr(args, name)}.")
+    for name in ("every", "images", "threads", "repetitions"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"Expected --{name} of at least 1, got {value}.")
+    if args.whole < 0:
+        raise InputError(f"Expected --whole of at least 0, got {args.whole}.")
+    if args.name == TIMING and args.threads is not None:
+        raise InputError(f"Expected no --threads for timing, which measures 1 and 2, got {args.threads}.")
     wrong = [name for name in args.subjects if name not in TEST]
     if wrong:
         raise InputError(f"Expected subjects among {', '.join(TEST)}, which no network has seen, got {wrong[0]}.")
-    return Options(args.plane, tuple(args.subjects), args.every, args.images)
+    threads = TIMED_THREADS if args.name == TIMING else (args.threads or 1,)
+    every = args.every or EVERY.get(args.name, 1)
+    filters = tuple(args.filters or ())
+    return Options(args.plane, tuple(args.subjects), every, args.images, threads, args.repetitions, filters, args.whole)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compute what is not kept, write a CSV for each table and one manifest, print what was written."""
+    """Compute what is not kept, write a CSV for each table and one manifest, print what was written.
+
+    Returns:
+        1 where the experiment has goals and one is missed, else 0.
+    """
     options = options_of(args)
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(options.threads[0])
     console, start = Console(), time.monotonic()
+    clock = {"memory": keep_freed(), "load_before": _load()} if args.name == TIMING else {}
     tables: Tables = {}
     networks: dict[str, Any] = {}
     with console.status("") as status:
@@ -73,17 +108,36 @@ def run(args: argparse.Namespace) -> int:
             found = kept.part(part.key, lambda part=part: part.compute(status.update))  # type: ignore[misc]
             merge(tables, found)
             console.print(f"{provenance.now()} {part.key}: {sum(map(len, found.values()))} rows")
+    if args.name in SUMMARIES:
+        tables |= SUMMARIES[args.name](tables)
     manifest = provenance.stamp() | {
-        "experiment": args.name, "options": asdict(options), "threads": args.threads, "about": ABOUT,
+        "experiment": args.name, "options": asdict(options), "threads": _one_or_all(options.threads), "about": ABOUT,
         "metrics": METRICS, "networks": networks, "seconds": round(time.monotonic() - start, 1),
         "tables": {name: len(rows) for name, rows in tables.items()},
     }  # fmt: skip
+    if clock:
+        manifest |= clock | {"load_after": _load(), "about": ABOUT_TIMING}
     suffix = "" if options.plane == "axial" else f"_{options.plane}"
     for name, rows in tables.items():
         write_table(args.out / f"{args.name}_{name}{suffix}.csv", _texts(rows))
     write_json(args.out / f"{args.name}{suffix}.json", manifest)
     console.print(f"{args.out / args.name}{suffix}*.csv, .json: {sum(map(len, tables.values()))} rows.")
-    return 0
+    return _judge(console, tables["summary"]) if args.name == TIMING else 0
+
+
+def _judge(console: Console, rows: Sequence[Row]) -> int:
+    print_lines(console, goal_lines(_texts(rows)))
+    judged, wrong = [row for row in rows if row["met"] is not None], missed(rows)
+    console.print(f"{len(judged)} goals, {len(wrong)} missed")
+    return 1 if wrong else 0
+
+
+def _load() -> list[float]:
+    return [round(value, 2) for value in os.getloadavg()]
+
+
+def _one_or_all(threads: Sequence[int]) -> int | list[int]:
+    return threads[0] if len(threads) == 1 else list(threads)
 
 
 def _identity(part: Part) -> dict[str, Any]:

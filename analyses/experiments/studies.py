@@ -8,17 +8,21 @@ from typing import Any
 from torch import nn
 
 from analyses import trained
-from analyses.brains import TEST, load_brain
-from analyses.experiments import classification, denoising, segmentation
+from analyses.benchmarks.config import cores
+from analyses.brains import TEST, Brain, load_brain
+from analyses.experiments import classification, denoising, goals, profiling, segmentation, spared_work, wall_clock
 from analyses.experiments.counting import Row, Tables
 from analyses.experiments.images import load_images
 from analyses.methods import AGGRESSIVE, CONSERVATIVE, HYBRID, Method
 from analyses.mnist_data import load_digits
+from analyses.models.fastsurfer import FastSurferVINN
 from analyses.models.published import load_checkpoint
+from analyses.models.widening import widened, width_of
 from analyses.paths import DATA
 
 UNIFORM = (Method(None, 0.5, uniform=True), Method("conservative", 0.5, uniform=True))
 SQUEEZENET = DATA / "models" / "squeezenet_dc" / "squeezenet_v1.0_state_dict.pt"
+PUBLISHED_WIDTH = 71
 Say = Callable[[str], None]
 
 
@@ -41,12 +45,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Options:
-    """What a command may ask of an experiment: less than all of it."""
+    """What a command may ask of an experiment: less than all of it.
+
+    Attributes:
+        threads: Of torch; `timing` measures each of them.
+        filters: Widths of the network that `timing` measures; none: as trained, and as published.
+        whole: Subjects of which `timing` takes every slice without a break.
+    """
 
     plane: str = "axial"
     subjects: tuple[str, ...] = TEST
     every: int = 1
     images: int = 10_000
+    threads: tuple[int, ...] = (1,)
+    repetitions: int = 3
+    filters: tuple[int, ...] = ()
+    whole: int = 1
 
 
 def conservative(options: Options) -> Iterator[Part]:
@@ -88,9 +102,57 @@ def precision(options: Options) -> Iterator[Part]:
         yield _classify(network, model, path, config, lambda: load_digits("test"))
 
 
+def timing(options: Options) -> Iterator[Part]:
+    """Yield the parts of the wall clock end to end: what is computed, how long it takes, where the time goes."""
+    trained_here, path = trained.load_structures(options.plane)
+    assert isinstance(trained_here, FastSurferVINN)
+    width = width_of(trained_here)
+    for filters in dict.fromkeys(options.filters or (width, max(width, PUBLISHED_WIDTH))):
+        network = trained_here if filters == width else widened(trained_here, filters)
+        how = "trained here" if filters == width else f"widened from {width} (same function)"
+        yield from _timed(f"{filters} filters, {how}", filters, network, path, options)
+
+
+def _timed(name: str, filters: int, network: nn.Module, path: Path, options: Options) -> Iterator[Part]:
+    batches: dict[int, int] = {}  # by thread count, found on the first subject that is not kept
+
+    def part(what: str, subject: str, threads: int) -> Part:
+        config = wall_clock.Config(options.plane, every=options.every, repetitions=options.repetitions, threads=threads)
+
+        def compute(say: Say) -> Tables:
+            rows = _measured(what, network, load_brain(subject), config, batches, say)
+            return {"times" if what == "whole" else what: [{"network": name, **row} for row in rows]}
+
+        key = f"{what}-{filters}-{options.plane}-{subject}-{threads}"
+        return Part(key, {"config": _plain(config), "filters": filters}, path, compute)
+
+    for subject in options.subjects:
+        yield part("work", subject, max(options.threads))
+        yield from (part("times", subject, threads) for threads in options.threads)
+    for subject in options.subjects[: options.whole]:
+        yield from (part("whole", subject, threads) for threads in options.threads)
+    yield part("profile", options.subjects[0], 1)
+
+
+def _measured(
+    what: str, network: nn.Module, brain: Brain, config: wall_clock.Config, batches: dict[int, int], say: Say
+) -> list[Row]:
+    if what == "work":
+        return spared_work.subject(network, brain, config, say)
+    if what == "profile":
+        return profiling.subject(network, brain, config, say)
+    if config.threads not in batches:
+        batches[config.threads] = wall_clock.fastest_batch(network, brain, config)
+    measure = wall_clock.every_slice if what == "whole" else wall_clock.subject
+    return measure(network, brain, config, batches[config.threads], say)
+
+
+TIMED_THREADS = tuple(n for n in (1, 2) if n <= cores())
+# What is made of all parts of an experiment together.
+SUMMARIES: dict[str, Callable[[Tables], Tables]] = {"timing": goals.summary}
 STUDIES: dict[str, Callable[[Options], Iterator[Part]]] = {
     "conservative": conservative, "aggressive": aggressive, "mnist": mnist, "xception": xception,
-    "precision": precision,
+    "precision": precision, "timing": timing,
 }  # fmt: skip
 
 
