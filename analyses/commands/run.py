@@ -39,18 +39,21 @@ ABOUT = (
 )
 TIMING = "timing"
 ABOUT_TIMING = (
-    "seconds: wall clock of a volume from its voxels to its labels: cropping, the forward, argmax; the sum over the "
-    "timed slices of the median of the repetitions, times brain_slices over slices_timed, and in the scope whole "
-    "volume the seconds of one empty slice times empty_slices; scope whole volume, every slice: no sample, blocks of "
-    "16 slices alternating between the ways; stock: torch in channels last; batch: slices at once, where stock is "
-    "fastest among 1, 2 and 4; box: around the brain of the whole volume, at least 16 voxels away, on the grid of 16; "
-    "speed_up: stock on all of the volume over the way, totals of all subjects; low, high: extremes of the subjects; "
-    "executed_share: multiply-accumulates made, of stock's on all of the volume; ceiling: 1 / executed_share; "
-    "labels_changed: on the timed slices, an empty one once, against stock; stock_changed: of stock itself, 2 slices "
-    "at once or in contiguous layout, the larger one (in the scope every slice: contiguous, 0 where ours changed "
-    "none); dice: mean over structures and subjects on the timed slices"
+    "load_before, date: of a row, when it was begun; seconds: wall clock of a volume from its voxels to its labels: "
+    "cropping, the forward, argmax; the sum over the timed slices of the median of the repetitions, times "
+    "brain_slices over slices_timed, and in the scope whole volume the seconds of one empty slice times empty_slices; "
+    "scope whole volume, every slice: no sample, blocks of 16 slices alternating between the ways; stock: torch in "
+    "channels last; batch: slices at once, the fewest of 1, 2 and 4 within 2 % of where stock is fastest; box: around "
+    "the brain of the whole volume, at least 16 voxels away, on the grid of 16; speed_up: stock on all of the volume "
+    "over the way, totals of all subjects; low, high: extremes of the subjects; executed_share: multiply-accumulates "
+    "made, of stock's on all of the volume; ceiling: 1 / executed_share; labels_changed: on the timed slices, an "
+    "empty one once, against stock; stock_changed: of stock itself, 2 slices at once or in contiguous layout, the "
+    "larger one (in the scope every slice: contiguous, 0 where ours changed none); dice: mean over structures and "
+    "subjects on the timed slices; profile: of one slice with brain on one thread, seconds of each of torch's "
+    "operators without those that it calls, by torch.profiler; what is left of the wall clock is our kernels and "
+    "Python"
 )
-EVERY = {TIMING: 24}  # slices of a brain
+EVERY = {TIMING: 36}  # slices of a brain
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

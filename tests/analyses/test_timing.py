@@ -138,10 +138,22 @@ def test_every_slice_is_timed_in_blocks_that_alternate(ticking: None) -> None:
     assert [row["labels_changed"] for row in rows] == [0, expected]
 
 
-def test_stock_gets_as_many_slices_at_once_as_are_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
-    per_slice = {1: 1.0, 2: 0.7, 4: 0.9}
-    monkeypatch.setattr(wall_clock, "seconds_of", lambda call: per_slice[len(call.args[3])] * len(call.args[3]))
-    assert wall_clock.fastest_batch(network(), brain(), QUICK) == 2
+@pytest.mark.parametrize(
+    ("per_slice", "fastest"), [((1.0, 0.7, 0.9), 2), ((1.0, 0.99, 0.985), 1), ((3.0, 2.0, 1.0), 4)]
+)
+def test_stock_gets_as_many_slices_at_once_as_are_fastest(
+    monkeypatch: pytest.MonkeyPatch, per_slice: tuple[float, ...], fastest: int
+) -> None:
+    seconds = dict(zip(wall_clock.BATCHES, per_slice, strict=True))
+    monkeypatch.setattr(wall_clock, "seconds_of", lambda call: seconds[len(call.args[3])] * len(call.args[3]))
+    assert wall_clock.fastest_batch(network(), brain(), QUICK) == fastest
+
+
+def test_timed_slices_are_the_middle_ones_of_all_with_brain() -> None:
+    every = wall_clock.plan_of(brain(), "axial", 1)
+    assert every.timed == list(range(every.timed[0], every.timed[0] + every.brain)) and every.scale == 1
+    assert wall_clock.plan_of(brain(), "axial", 9).timed == every.timed[4::9]
+    assert wall_clock.plan_of(brain(), "axial", 1000).timed == [every.timed[every.brain // 2]]
 
 
 @pytest.fixture(scope="module")
