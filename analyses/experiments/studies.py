@@ -124,7 +124,7 @@ def _timed(name: str, filters: int, network: nn.Module, path: Path, options: Opt
             return {"times" if what == "whole" else what: [{"network": name, **row} for row in rows]}
 
         key = f"{what}-{filters}-{options.plane}-{subject}-{threads}"
-        return Part(key, {"config": _plain(config), "filters": filters}, path, compute)
+        return Part(key, {"config": asdict(config), "filters": filters}, path, compute)
 
     for subject in options.subjects:
         yield part("work", subject, max(options.threads))
