@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.jit._trace import is_tracing
 
 from nanops.errors import InputError
+from nanops.kernels.convolution import any_nan, read_by_kernel
 
 
 def check_floating(x: Tensor, least: int, most: int | None, shape: str) -> None:
@@ -32,9 +33,11 @@ def known_clean(x: Tensor) -> bool:
 
 def has_nan(x: Tensor) -> bool:
     """Return whether a floating-point x, whose values are known, has a NaN."""
+    x = x.detach()
+    if read_by_kernel(x):
+        return any_nan(x)
     # A NaN survives any sum, which needs no mask; only a NaN of inf - inf has to be told from one of x. torch does not
     # sum eight-bit floats.
-    x = x.detach()
     return bool(x.itemsize == 1 or x.sum().isnan()) and bool(x.isnan().any())
 
 

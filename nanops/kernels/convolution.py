@@ -83,10 +83,14 @@ def serves(x: Tensor) -> bool:
 
 def any_nan(x: Tensor) -> bool:
     """Return whether a tensor holds NaN."""
-    dense = x.is_contiguous() or _last(x).is_contiguous()
-    if kernels.library() is None or x.device.type != "cpu" or x.dtype != torch.float32 or not dense:
-        return bool(x.isnan().any())
-    return _dense_nan(x)
+    return _dense_nan(x) if read_by_kernel(x) else bool(x.isnan().any())
+
+
+def read_by_kernel(x: Tensor) -> bool:
+    """Return whether a kernel can look for NaN in a tensor: float32 without gaps, on the processor."""
+    ordinary = type(x) in (Tensor, torch.nn.Parameter) and x.dtype == torch.float32 and x.device.type == "cpu"
+    dense = x.is_contiguous() or (x.dim() > 1 and _last(x).is_contiguous())
+    return ordinary and dense and kernels.library() is not None
 
 
 def _dense_nan(x: Tensor) -> bool:
