@@ -35,6 +35,9 @@ def convert(
       and extremes inside the model, with "zero" for those of the former. `count_skipped` lists what was replaced.
     - An operator that is not known to keep a NaN in its place runs as long as no NaN reaches it, and is refused then.
 
+    Without gradients an activation, a convolution, a batch norm and a maximum that follow each other are one call of
+    the kernel where something is skipped; a tensor between them is computed when somebody looks at it.
+
     Outside its forward the copy calls torch's own functions, as do hooks. A conversion follows every function of torch
     that is called from Python, in whatever thread; a scripted function inside a forward is not seen.
 
