@@ -40,10 +40,9 @@ def footer_of(folder: Path, name: str, words: str) -> str:
     """Return what every figure says below: n, threads, machine, versions, date."""
     manifest = json.loads((folder / f"{name}.json").read_text())
     machine = manifest["machine"]
-    threads = manifest["threads"]
-    if isinstance(threads, list):
-        threads = " and ".join(map(str, threads))
-    where = f"{machine['processor']}, {threads} threads, torch {manifest['versions']['torch']}"
+    counts = manifest["threads"] if isinstance(manifest["threads"], list) else [manifest["threads"]]
+    threads = f"{' and '.join(map(str, counts))} thread{'' if counts == [1] else 's'}"
+    where = f"{machine['processor']}, {threads}, torch {manifest['versions']['torch']}"
     return f"{words} {where}, {manifest['date'][:10]}. Rows: {name}*.csv."
 
 

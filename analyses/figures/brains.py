@@ -1,7 +1,8 @@
 """Figures 5 to 8 and 14 of the paper: what is skipped by layer and by slice, and the scores by slice and structure."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 
 import matplotlib.pyplot as plt
@@ -45,8 +46,7 @@ def draw_skipped(layers: Rows, slices: Rows, title: str, footer: str) -> Figure:
     left.set_ylabel("skipped windows, brain slices")
     seen = [row for row in slices if row.get("windows")]
     for (_, part), (colour, _, line) in zip(_by_method(seen), STYLES, strict=False):
-        x, y = _mean_over_subjects(part, lambda row: float(row["window_share"]))
-        right.plot(x, y, color=colour, linewidth=1.1, linestyle=line)
+        right.plot(*_mean_over_subjects(part, "window_share"), color=colour, linewidth=1.1, linestyle=line)
     right.set(xlabel="slice of the conformed volume", ylabel="skipped windows")
     for axis in (left, right):
         axis.set_ylim(-0.02, 1.02)
@@ -63,13 +63,12 @@ def draw_scores(slices: Rows, column: str, label: str, title: str, footer: str) 
     """
     figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
     rows = [row for row in slices if row.get(column) not in ("", "nan", None)]
-    for k, (method, part) in enumerate(_by_method(rows)):
-        x, y = _mean_over_subjects(part, lambda row: float(row[column]))
-        if method in ("torch", "noisy input"):
-            axis.plot(x, y, color="0.75" if method == "torch" else "0.9", linewidth=5, label=method, zorder=1)
-        else:
-            colour, _, line = STYLES[k % len(STYLES)]
-            axis.plot(x, y, color=colour, linewidth=1, linestyle=line, label=method, zorder=2)
+    wide = {"torch": "0.75", "noisy input": "0.9"}
+    found = dict(_by_method(rows))
+    for method in (name for name in wide if name in found):
+        axis.plot(*_mean_over_subjects(found.pop(method), column), color=wide[method], linewidth=5, label=method)
+    for (method, part), (colour, _, line) in zip(found.items(), STYLES, strict=False):
+        axis.plot(*_mean_over_subjects(part, column), color=colour, linewidth=1, linestyle=line, label=method)
     axis.set(xlabel="slice of the conformed volume", ylabel=label)
     axis.spines[["top", "right"]].set_visible(False)
     _finish(figure, axis, title, footer)
@@ -111,12 +110,17 @@ def _sum(rows: Rows, column: str, layer: str) -> int:
     return sum(int(row[column]) for row in rows if row["layer"] == layer)
 
 
-def _mean_over_subjects(rows: Rows, value: Callable[[Mapping[str, str]], float]) -> tuple[list[int], list[float]]:
-    by_slice: dict[int, list[float]] = defaultdict(list)
+def _mean_over_subjects(rows: Rows, column: str) -> tuple[list[float], list[float]]:
+    """Return slices and means, each of as many slices as lie between two of one subject: every subject is in each."""
+    subjects: dict[str, list[int]] = defaultdict(list)
     for row in rows:
-        by_slice[int(row["slice"])].append(value(row))
-    x = sorted(by_slice)
-    return x, [fmean(by_slice[i]) for i in x]
+        subjects[row["subject"]].append(int(row["slice"]))
+    step = min((b - a for found in subjects.values() for a, b in pairwise(sorted(set(found)))), default=1)
+    bins: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        bins[int(row["slice"]) // step].append(float(row[column]))
+    x = sorted(bins)
+    return [i * step + (step - 1) / 2 for i in x], [fmean(bins[i]) for i in x]
 
 
 def _finish(figure: Figure, axis: Axes, title: str, footer: str) -> None:
