@@ -16,6 +16,11 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def suffix_of(plane: str) -> str:
+    """Return what is added to the names of results of a plane; nothing for the first one, axial."""
+    return "" if plane == "axial" else f"_{plane}"
+
+
 def page(title: str, rows: str, lines: Sequence[str]) -> str:
     """Return a page of tables, drawn from the rows of the CSV beside it."""
     source = f"Drawn from [{rows}]({rows}); its .json says what, when, where and how."

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from analyses.figures import against_paper, brains, formats, thresholds, timing, tolerances
 from analyses.paths import RESULTS
-from analyses.results_files import page, write_text
+from analyses.preprocessing.planes import AXES
+from analyses.results_files import page, suffix_of, write_text
 from mcaprobe.errors import InputError
 from mcaprobe.products import save_figure
 
@@ -80,6 +81,20 @@ def _precision(folder: Path) -> Iterator[tuple[Path, Any]]:
     yield folder / "precision.md", page(title, "precision_layers.csv", formats.markdown(rows))
 
 
+def planes(folder: Path, name: str) -> list[str]:
+    """Return the tables "paper against here" of each plane that there are rows of."""
+    lines = []
+    for plane in AXES:
+        suffix = suffix_of(plane)
+        if (folder / f"{name}_segmentation_layers{suffix}.csv").is_file():
+            parts = [
+                (network, *(read(folder, f"{name}_{kind}_{table}{suffix}") for table in ("layers", "slices")))
+                for network, kind in ((against_paper.FASTSURFER, "segmentation"), (against_paper.FONDUE, "denoising"))
+            ]
+            lines += [f"## {plane.capitalize()} slices", "", *against_paper.markdown(parts), ""]
+    return lines[:-1]
+
+
 def _brains(name: str, title: str) -> Callable[[Path], Iterator[tuple[Path, Any]]]:
     def drawings(folder: Path) -> Iterator[tuple[Path, Any]]:
         layers, slices, dice = (read(folder, f"{name}_segmentation_{table}") for table in ("layers", "slices", "dice"))
@@ -91,11 +106,9 @@ def _brains(name: str, title: str) -> Callable[[Path], Iterator[tuple[Path, Any]
         yield folder / f"{name}_dice.png", brains.draw_scores(slices, "dice", label, network, footer)
         methods = ["torch", *dict.fromkeys(brains.name_of(r) for r in dice if r.get("threshold") == "0.5")]
         yield folder / f"{name}_structures.png", brains.draw_structures(dice, methods[:4], network, footer)
-        parts = [(against_paper.FASTSURFER, layers, slices)]
         layers, slices = (read(folder, f"{name}_denoising_{table}") for table in ("layers", "slices"))
-        parts.append((against_paper.FONDUE, layers, slices))
         words = f"{title[0].upper()}{title[1:]}, paper against here"
-        yield folder / f"{name}.md", page(words, f"{name}_segmentation_layers.csv", against_paper.markdown(parts))
+        yield folder / f"{name}.md", page(words, f"{name}_segmentation_layers.csv", planes(folder, name))
         network = f"FONDUE trained here, {title}"
         yield folder / f"{name}_denoising_skipped.png", brains.draw_skipped(layers, slices, network, footer)
         yield folder / f"{name}_psnr.png", brains.draw_scores(slices, "psnr", "PSNR, dB", network, footer)

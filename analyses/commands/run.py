@@ -23,7 +23,7 @@ from analyses.kept import Kept
 from analyses.metrics import DICE_DEFINITION, DICE_OPTIONS, F1_OPTIONS, PSNR_OPTIONS, SSIM_OPTIONS
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
-from analyses.results_files import cells, write_json, write_table
+from analyses.results_files import cells, suffix_of, write_json, write_table
 from mcaprobe.errors import InputError
 
 METRICS = {
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     }  # fmt: skip
     if clock:
         manifest |= clock | {"load_after": _load(), "about": ABOUT_TIMING}
-    suffix = "" if options.plane == "axial" else f"_{options.plane}"
+    suffix = suffix_of(options.plane)
     for name, rows in tables.items():
         write_table(args.out / f"{args.name}_{name}{suffix}.csv", _texts(rows))
     write_json(args.out / f"{args.name}{suffix}.json", manifest)
