@@ -87,10 +87,10 @@ def planes(folder: Path, name: str) -> list[str]:
     for plane in AXES:
         suffix = suffix_of(plane)
         if (folder / f"{name}_segmentation_layers{suffix}.csv").is_file():
-            parts = [
-                (network, *(read(folder, f"{name}_{kind}_{table}{suffix}") for table in ("layers", "slices")))
-                for network, kind in ((against_paper.FASTSURFER, "segmentation"), (against_paper.FONDUE, "denoising"))
-            ]
+            parts = []
+            for network, kind in ((against_paper.FASTSURFER, "segmentation"), (against_paper.FONDUE, "denoising")):
+                layers, slices = (read(folder, f"{name}_{kind}_{table}{suffix}") for table in ("layers", "slices"))
+                parts.append((network, layers, slices))
             lines += [f"## {plane.capitalize()} slices", "", *against_paper.markdown(parts), ""]
     return lines[:-1]
 
