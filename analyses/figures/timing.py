@@ -15,6 +15,8 @@ Rows = Sequence[Row]
 GOALS = ("network", "threads", "scope", "method", "goal", "speed-up", "ceiling", "labels changed, stock's own",
          "Dice, stock's", "")  # fmt: skip
 WAYS = ("threads", "method", "volume", BRAIN, "ceiling", WHOLE, "ceiling", "labels changed", "Dice")
+SHORT = ("network", "threads", "way", BRAIN, WHOLE, "ceilings", "labels changed, stock's own")
+BOTH, COMPARED = VOLUMES[True, True], ("stock", "conservative, uniform windows")
 PROFILE = ("network", "method", "operator", "calls", "ms", "share")
 # Okabe and Ito 2008, darker where less is looked at.
 THIN = {"linewidth": 0.8}
@@ -39,11 +41,36 @@ def markdown(rows: Rows, profile: Rows) -> list[str]:
     return [*lines, "", "One slice with brain on one thread, by operator, in itself", "", *_profile(profile)]
 
 
+def short(rows: Rows) -> list[str]:
+    """Return one table for a reader in a hurry: all of the volume, and the brain's box without empty slices."""
+    lines: list[Sequence[str]] = [SHORT]
+    for row in rows:
+        volume = row["volume"]
+        if row["scope"] != BRAIN or not (row["goal"] or (volume == BOTH and row["method"] in COMPARED)):
+            continue
+        whole = _same(rows, row, WHOLE)
+        found = [f"{_speed_up(r)}{_goal(r)}" for r in (row, whole)]
+        words = row["method"] if volume == EVERYTHING else f"{row['method']}; {volume}"
+        ceilings = f"{number(row['ceiling'])}, {number(whole['ceiling'])}"
+        lines.append((row["network"], row["threads"], words, *found, ceilings, _labels(whole)))
+    return table(*lines)
+
+
+def _goal(row: Row) -> str:
+    return f"; goal {number(row['goal'])}: {_verdict(row)}" if row["goal"] else ""
+
+
+def _same(rows: Rows, row: Row, scope: str) -> Row:
+    """Return the row of another scope that is the same otherwise."""
+    names = ("network", "threads", "method", "volume")
+    (found,) = (r for r in rows if r["scope"] == scope and all(r[name] == row[name] for name in names))
+    return found
+
+
 def _ways(rows: Rows) -> list[str]:
     lines: list[Sequence[str]] = [WAYS]
     for row in (row for row in rows if row["scope"] == BRAIN):
-        names = ("threads", "method", "volume")
-        (whole,) = (r for r in rows if r["scope"] == WHOLE and all(r[name] == row[name] for name in names))
+        names, whole = ("threads", "method", "volume"), _same(rows, row, WHOLE)
         speed = [cell for r in (row, whole) for cell in (_speed_up(r), number(r["ceiling"]))]
         changed = f"{whole['labels_changed']} of {whole['labels']}"
         lines.append((*(row[name] for name in names), *speed, changed, _digits(row["dice"])))

@@ -5,7 +5,18 @@ import json
 import re
 from pathlib import Path
 
-from analyses.figures import benchmark, formats, nan_benchmark, skipping, thresholds, tolerances, verrou
+from analyses.commands.draw import planes
+from analyses.figures import (
+    benchmark,
+    formats,
+    nan_benchmark,
+    noninferiority,
+    skipping,
+    thresholds,
+    timing,
+    tolerances,
+    verrou,
+)  # fmt: skip
 from analyses.figures.fidelity import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +117,43 @@ def test_the_accuracies_of_mnist_are_those_of_the_committed_rows() -> None:
     assert f"(accuracy {float(stock['accuracy']):.4f})".replace("0.", ".") in README
     page = (RESULTS / "mnist.md").read_text().splitlines()
     assert [line for line in page if line.startswith("|")] == thresholds.markdown(rows)
+
+
+def test_the_tables_of_the_brains_are_those_of_the_committed_rows() -> None:
+    for name in ("conservative", "aggressive"):
+        page = (RESULTS / f"{name}.md").read_text().splitlines()
+        lines = [line for line in planes(RESULTS, name) if line.startswith("|")]
+        assert lines == [line for line in page if line.startswith("|")]
+        first = lines[: lines.index(lines[0], 1)] if lines.count(lines[0]) > 1 else lines
+        assert all(line in README for line in first), name
+        scores = noninferiority.markdown(read(f"{name}_noninferiority.csv"))
+        page = (RESULTS / f"{name}_noninferiority.md").read_text().splitlines()
+        assert [line for line in scores if line.startswith("|")] == [line for line in page if line.startswith("|")]
+
+
+def test_what_the_text_says_of_the_brains_is_in_the_committed_rows() -> None:
+    text = " ".join(README.split())
+    slices = [row for row in read("conservative_segmentation_slices.csv") if row.get("threshold") == "0.5"]
+    slices = [row for row in slices if row["method"] == "conservative" and row["uniform"] == "False"]
+    changed, millions = sum(int(row["labels_changed"]) for row in slices), len(slices) * 256 * 256 / 1e6
+    assert f"{changed} labels of {millions:.1f} million differ at t2 = .5" in text
+    tests = [row for row in read("conservative_noninferiority.csv") if row["threshold"] == "0.5"]
+    assert {row["verdict"] for row in tests} == {"non-inferior"} and "All 15 structures are non-inferior" in text
+    mean = next(row for row in tests if row["structure"] == "mean over structures")
+    assert f"mean over structures {float(mean['torch']):.3f})".replace("0.", ".") in text
+
+
+def test_the_wall_clock_is_that_of_the_committed_rows() -> None:
+    rows = read("timing_summary.csv")
+    for line in timing.short(rows):
+        assert line in README, line
+    page = (RESULTS / "timing.md").read_text().splitlines()
+    drawn = timing.markdown(rows, read("timing_profile.csv"))
+    assert [line for line in drawn if line.startswith("|")] == [line for line in page if line.startswith("|")]
+    text = " ".join(README.split())
+    every = [row for row in rows if row["scope"].endswith("every slice") and row["network"].startswith("71")]
+    found = {row["threads"]: float(row["speed_up"]) for row in every if row["method"] != "stock"}
+    assert f"{found['1']:.2f} times on 1 thread, {found['2']:.2f} on 2" in text
 
 
 def test_the_accuracies_of_the_other_classifiers_are_those_of_the_committed_rows() -> None:
