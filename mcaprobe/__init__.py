@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from mcaprobe.errors import InputError as InputError
     from mcaprobe.errors import RunFailure as RunFailure
     from mcaprobe.images import SliceOptions as SliceOptions
+    from mcaprobe.layer_masks import Mask as Mask
+    from mcaprobe.layer_masks import unstable as unstable
+    from mcaprobe.mask_store import load_masks as load_masks
     from mcaprobe.recorder import record as record
     from mcaprobe.result import Result as Result
     from mcaprobe.result import load as load
@@ -30,17 +33,20 @@ _HOME = {
     "Class": "statistics",
     "Estimator": "statistics",
     "InputError": "errors",
+    "Mask": "layer_masks",
     "Moments": "statistics",
     "Result": "result",
     "RunFailure": "errors",
     "SliceOptions": "images",
     "compare": "comparison",
     "load": "result",
+    "load_masks": "mask_store",
     "lockstep": "emulator",
     "perturb": "emulator",
     "recompute": "digits",
     "record": "recorder",
     "run": "api",
+    "unstable": "layer_masks",
 }
 __all__ = list(_HOME)
 

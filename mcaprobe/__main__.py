@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from mcaprobe.commands import compare, digits, doctor, heatmap, run
+from mcaprobe.commands import compare, digits, doctor, heatmap, mask, run
 from mcaprobe.commands.parsing import EXIT_CODES, Parser
 
 ABOUT = """\
@@ -22,6 +22,7 @@ example:
   mcaprobe run demo mni152 --out brain      10 samples of the demo's network on a head
   mcaprobe digits brain --method general    another estimator, without a new run
   mcaprobe heatmap brain --layers 'dec*'    the picture again, of some layers
+  mcaprobe mask brain --below 1             masks of the elements without digits, as NIfTI
   mcaprobe compare brain other              two runs of one model side by side
   mcaprobe doctor                           what this machine can run
 
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     whole = Parser(prog="mcaprobe", description=ABOUT, epilog=MORE + EXIT_CODES)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, digits, heatmap, compare, doctor):
+    for command in (run, digits, heatmap, mask, compare, doctor):
         command.add(commands)
     return whole
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mcaprobe.errors import InputError
@@ -121,18 +122,39 @@ class LayerResult:
     def to_nifti(self, path: str | Path) -> Path:
         """Write the map and the shares as NIfTI (and JSON beside it) in the space of the input image."""
         bits, majority, shares = self.bits.numpy(), self.majority.numpy(), self.shares.numpy()
-        place = self._result.place
-        shape = tuple(place.anatomy.shape) if place is not None else self._result.image_shape
-        grid = self._about["grid"] or _aligned(shape, tuple(bits.shape))
-        affine = np.eye(4) if place is None else place.affine.numpy()
-        axis, space = (2, 1) if place is None else (place.axis, place.space)
+        affine, axis, space = self.placed(tuple(bits.shape))
         about = {
             "layer": self.name, "operator": self.operator, "shape": list(self.shape),
             "samples": self._result.samples, "mode": self._result.manifest["mode"],
             "estimator": str(self._result.estimator), "input": self._result.manifest["input"]["name"],
-            "field_of_view_assumed": self._about["grid"] is None,
+            "field_of_view_assumed": self.field_of_view_assumed,
         }  # fmt: skip
-        return save_layer(path, bits, majority, shares, layer_affine(affine, grid, axis), about, axis=axis, space=space)
+        return save_layer(path, bits, majority, shares, affine, about, axis=axis, space=space)
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the last dimensions are image axes, so that its channels can be reduced to a map."""
+        in_place = self._about["grid"] is not None or bool(self._about.get("grid_assumed"))
+        return in_place and len(self.shape) > 2 and self.shape[0] == 1
+
+    @property
+    def field_of_view_assumed(self) -> bool:
+        """Whether a map of this layer has to assume the field of view of the input."""
+        return self._about["grid"] is None
+
+    @property
+    def is_index(self) -> bool:
+        """Whether the layer is a pool's indices."""
+        return str(self._about.get("dtype", "float32")).startswith(("int", "uint"))
+
+    def placed(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], int, int]:
+        """Return the affine of a map of the layer's image axes `shape`, the slice's axis, the code of the space."""
+        place = self._result.place
+        image = tuple(place.anatomy.shape) if place is not None else self._result.image_shape
+        grid = self._about["grid"] or _aligned(image, shape)
+        affine = np.eye(4) if place is None else place.affine.numpy()
+        axis, space = (2, 1) if place is None else (place.axis, place.space)
+        return layer_affine(affine, grid, axis), axis, space
 
 
 def _aligned(image: tuple[int, ...], layer: tuple[int, ...]) -> list[tuple[float, float]]:

@@ -112,20 +112,37 @@ def save_layer(
     first, parts = coded(bits, majority), np.asarray(shares, dtype=np.float32)
     if parts.shape != (len(Class), *first.shape):
         raise ValueError(f"Expected shares of shape {(len(Class), *first.shape)}, got {parts.shape}.")
-    image = nib.Nifti1Image(_volumes(first, parts, axis), None)
+    facts = {"description": description} if isinstance(description, str) else dict(description)
+    header = description if isinstance(description, str) else f"significant bits of {facts.get('layer', path.name)}"
+    top = max(24.0, float(first[np.isfinite(first)].max(initial=0.0)))
+    save_volumes(path, np.stack([first, *parts]), affine, header, axis=axis, space=space, top=top)
+    write_json(sidecar(path), {**facts, **LEGEND})
+    return path
+
+
+def save_volumes(
+    path: Path, volumes: NDArray[Any], affine: ArrayLike, header: str, *, axis: int, space: int, top: float
+) -> None:
+    """Write volumes on one grid as a NIfTI-1 file with mm, sform and qform, atomically and with the same bytes always.
+
+    Args:
+        volumes: (V, *spatial), of a type that NIfTI has.
+        affine: (4, 4) of `layer_affine`, in mm.
+        header: A sentence for the header, cut to its field.
+        axis: Axis of the volume that a slice is across.
+        space: NIfTI code of the space that the affine leads to.
+        top: Where a viewer's colours end; they begin at 0.
+    """
+    image = nib.Nifti1Image(in_volume(volumes, axis), None)
     image.header.set_xyzt_units("mm")
     image.set_sform(np.asarray(affine), code=space)
     image.set_qform(np.asarray(affine), code=space)
-    facts = {"description": description} if isinstance(description, str) else dict(description)
-    header = description if isinstance(description, str) else f"significant bits of {facts.get('layer', path.name)}"
     image.header["descrip"] = header.encode("ascii", "replace")[:DESCRIPTION_BYTES]
     image.header["cal_min"] = 0.0
-    image.header["cal_max"] = max(24.0, float(first[np.isfinite(first)].max(initial=0.0)))
+    image.header["cal_max"] = top
     data = image.to_bytes()
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
-    write_json(sidecar(path), {**facts, **LEGEND})
-    return path
 
 
 def sidecar(path: Path) -> Path:
@@ -133,14 +150,14 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
-def _volumes(first: NDArray[np.float32], parts: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return (X, Y, Z, 9): the map and the shares, with one voxel along each axis of the volume that the map lacks."""
-    volumes = np.stack([first, *parts], axis=-1)
-    present = volume_axes(first.ndim, axis)
-    shape = [1, 1, 1, volumes.shape[-1]]
-    for a, size in zip(present, first.shape, strict=True):
+def in_volume(volumes: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Return (V, *spatial) as (X, Y, Z, V), with one voxel along each axis that a map lacks; one is (X, Y, Z)."""
+    present = volume_axes(volumes.ndim - 1, axis)
+    shape = [1, 1, 1, len(volumes)]
+    for a, size in zip(present, volumes.shape[1:], strict=True):
         shape[a] = size
-    return volumes.reshape(shape)
+    found = np.moveaxis(volumes, 0, -1).reshape(shape)
+    return found[..., 0] if len(volumes) == 1 else found
 
 
 LEGEND: dict[str, Any] = {

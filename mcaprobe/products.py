@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 HEATMAP = "heatmap.png"
 METRICS = "metrics.csv"
-PRODUCTS = ("layers", "maps", "samples", TABLE, METRICS, HEATMAP, ANATOMY)
+MASKS = "masks"  # not made by a run, but of one: gone with it when it is started again
+PRODUCTS = ("layers", "maps", "samples", TABLE, METRICS, HEATMAP, ANATOMY, MASKS)
 
 
 class Products:

@@ -53,12 +53,17 @@ def classes(m: Moments, estimator: Estimator = DEFAULT) -> Tensor:
     return score(m, estimator)[1]
 
 
-def snr_below_one(m: Moments) -> Tensor:
-    """Return where the samples vary with std >= |mean| (ddof 0), bool; False where one was not finite."""
+def snr_below(m: Moments, ratio: float) -> Tensor:
+    """Return where the samples vary with ratio * std >= |mean| (ddof 0), bool; False where one was not finite."""
     if m.n < 2:
         raise InputError(f"Expected at least 2 samples for a signal-to-noise ratio, got {m.n}.")
-    below = (m.m2 / m.n >= m.mean * m.mean) & (m.minimum < m.maximum)
+    below = (m.m2 / m.n * ratio**2 >= m.mean * m.mean) & (m.minimum < m.maximum)
     return below if m.all_finite else below & (m.nans + m.infs == 0)
+
+
+def snr_below_one(m: Moments) -> Tensor:
+    """Return where the samples vary with std >= |mean| (ddof 0), bool; False where one was not finite."""
+    return snr_below(m, 1.0)
 
 
 def _published(m: Moments, e: Estimator, bits: Tensor, codes: Tensor, cost: float) -> tuple[Tensor, Tensor]:
