@@ -170,7 +170,8 @@ class SnrBelow:
 
     def judge(self, m: Moments, bits: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         # Not the codes: the published convention calls elements noise that do not vary.
-        return snr_below(m, self.ratio), fixed_classes(m) != Class.NUMBER
+        undefined = fixed_classes(m) != Class.NUMBER
+        return snr_below(m, self.ratio) & ~undefined, undefined
 
 
 @dataclass(frozen=True, slots=True)
