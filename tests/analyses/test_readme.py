@@ -141,6 +141,12 @@ def test_what_the_text_says_of_the_brains_is_in_the_committed_rows() -> None:
     assert {row["verdict"] for row in tests} == {"non-inferior"} and "All 15 structures are non-inferior" in text
     mean = next(row for row in tests if row["structure"] == "mean over structures")
     assert f"mean over structures {float(mean['torch']):.3f})".replace("0.", ".") in text
+    rows = [row for row in read("aggressive_noninferiority.csv") if row["method"] == "aggressive"]
+    half = {row["structure"]: row for row in rows if row["threshold"] == "0.5"}
+    undecided = [name for name, row in half.items() if row["verdict"] != "non-inferior"]
+    assert undecided == ["fourth ventricle"] and "the fourth ventricle is undecided" in text
+    worst = next(r for r in rows if r["structure"] == "cerebellar cortex" and r["threshold"] == "0.4")
+    assert f"{float(worst['torch']):.3f} to {float(worst['dice']):.3f}".replace("0.", ".") in text
 
 
 def test_the_wall_clock_is_that_of_the_committed_rows() -> None:
