@@ -102,10 +102,11 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("name", "count"), [("mnist", 2), ("xception", 2), ("precision", 2), ("conservative", 6)])
 def test_a_command_draws_from_rows_alone(results: Path, capsys, name: str, count: int) -> None:  # type: ignore[no-untyped-def]
+    already = pyplot.get_fignums()
     assert main(["draw", name, "--results", str(results)]) == 0
     paths = [Path(line) for line in capsys.readouterr().out.split()]
     assert len(paths) == count and all(path.stat().st_size > 100 for path in paths)
-    assert not list(results.glob("unfinished-*")) and not pyplot.get_fignums()
+    assert not list(results.glob("*unfinished*")) and pyplot.get_fignums() == already
 
 
 def test_the_table_of_the_brains_holds_paper_and_rows(tmp_path: Path) -> None:
