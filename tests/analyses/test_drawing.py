@@ -10,6 +10,7 @@ from matplotlib import pyplot
 from analyses.__main__ import main
 from analyses.figures import against_paper, brains, formats, thresholds, tolerances
 from analyses.results_files import cells, write_table
+from mcaprobe.storage import TEMPORARY
 
 MANIFEST = {"machine": {"processor": "P"}, "threads": 1, "versions": {"torch": "2"}, "date": "2026-01-02T03:04:05"}
 
@@ -106,7 +107,7 @@ def test_a_command_draws_from_rows_alone(results: Path, capsys, name: str, count
     assert main(["draw", name, "--results", str(results)]) == 0
     paths = [Path(line) for line in capsys.readouterr().out.split()]
     assert len(paths) == count and all(path.stat().st_size > 100 for path in paths)
-    assert not list(results.glob("*unfinished*")) and pyplot.get_fignums() == already
+    assert not list(results.glob(f"{TEMPORARY}*")) and pyplot.get_fignums() == already
 
 
 def test_the_table_of_the_brains_holds_paper_and_rows(tmp_path: Path) -> None:
