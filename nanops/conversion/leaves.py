@@ -52,7 +52,7 @@ def run(
     if kind in _NORMS and (module.training or module.running_mean is None):
         return None
     with torch._C.DisableTorchFunction():
-        linked = chains.link(waiting, module, kind, options, forward, x)
+        linked = chains.link(waiting, module, kind, options, x)
         if linked is not None:
             return linked
         if getattr(module, "inplace", False):

@@ -1,7 +1,9 @@
 """Layers that wait for those behind them give what they give one by one, whoever looks and whatever is written."""
 
 import gc
+from collections import OrderedDict
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch import nn
 import nanops
 from nanops.conversion import deferred
 from nanops.conversion.deferred import Activated, Convolved, Deferred
+from nanops.errors import InputError
 from nanops.kernels import convolution as kernel
 from tests.nanops.convolutions import INSTRUCTIONS, needs_kernels, normal_numbers, on, threads, with_nan
 from tests.nanops.images import same_bits
@@ -219,6 +222,16 @@ WRITES = {
     "slice of it": lambda m, x, y: x[:, :2].mul_(3),
     "out": lambda m, x, y: torch.add(x, 1, out=x),
     "flag": lambda m, x, y: nn.functional.relu(x, True),
+    "number for a flag": lambda m, x, y: nn.functional.relu(x, 1),
+    "data": lambda m, x, y: setattr(x, "data", torch.zeros_like(x)),
+    "set": lambda m, x, y: x.set_(torch.zeros_like(x)),
+    "training": lambda m, x, y: nn.functional.batch_norm(
+        x.clone(), m.norm.running_mean, m.norm.running_var, training=True, momentum=0.9
+    ),
+    "weight": lambda m, x, y: setattr(m.second, "weight", nn.Parameter(torch.zeros_like(m.second.weight))),
+    "norm": lambda m, x, y: setattr(m.norm, "running_mean", torch.ones(8)),
+    "epsilon": lambda m, x, y: setattr(m.norm, "eps", 5.0),
+    "no bias": lambda m, x, y: setattr(m.second, "bias", None),
     "named flag": lambda m, x, y: nn.functional.leaky_relu(x, inplace=True),
     "layer": lambda m, x, y: m.writer(x),
     "copy": lambda m, x, y: x.copy_(torch.zeros_like(x)),
@@ -244,12 +257,12 @@ class Writing(nn.Module):
 
 @pytest.mark.parametrize("name", WRITES)
 def test_what_waits_is_computed_before_its_input_is_written(name):
-    model, x = nanops.convert(seeded(Writing(WRITES[name])), None, final="keep"), sparse()
-    with torch.inference_mode():
-        together = model(x)
+    x = sparse()
+    with torch.no_grad():
+        together = nanops.convert(seeded(Writing(WRITES[name])), None, final="keep")(x)
+        model = nanops.convert(seeded(Writing(WRITES[name])), None, final="keep")  # some change the model
         with nanops.count_skipped(model):
             apart = model(x)
-    assert not same_bits(together[-1], x)
     for y, z in zip(together, apart, strict=True):
         np.testing.assert_allclose(y.numpy(), z.numpy(), rtol=1e-5, atol=1e-6)
 
@@ -375,6 +388,105 @@ def test_nothing_waits_where_gradients_are_asked_or_a_graph_is_made():
         torch.jit.trace(model, sparse(), check_trace=False)
         model.double()(sparse().double())
     assert Deferred not in seen and len(seen) >= 4
+
+
+class Named(NamedTuple):
+    """What a model may return."""
+
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+def test_named_tuples_and_ordered_dictionaries_hold_tensors():
+    model, x = nanops.convert(nn.Sequential(seeded(Looking(lambda m, y: Named(y, y + 1)))), None, uniform=True), even()
+    other = nanops.convert(nn.Sequential(seeded(Looking(lambda m, y: OrderedDict(y=y)))), None, uniform=True)
+    both = nanops.convert(seeded(Looking(lambda m, y: torch.cat(Named(y, m.norm(m.layer(y)))))), None, uniform=True)
+    with torch.inference_mode():
+        found = model[0](x)
+        assert type(found) is Named and type(found.first) is torch.Tensor and same_bits(found.first + 1, found.second)
+        assert type(other[0](x)["y"]) is torch.Tensor
+        assert both(x).shape == (4, 8, 12, 12)
+
+
+def test_gradients_are_those_of_where_the_layers_were_called():
+    def look(m, y):
+        with torch.no_grad():
+            frozen = m.norm(m.layer(y))
+        return torch.maximum(frozen, m.layer(y)), frozen
+
+    model = nanops.convert(seeded(Looking(look)), None)
+    found, frozen = model(last(normal_numbers(2, 8, 12, 12)))
+    assert found.requires_grad and not frozen.requires_grad
+    found.sum().backward()
+    assert model.layer.weight.grad.abs().sum() > 0
+
+
+def test_a_type_that_was_announced_is_kept():
+    def look(m, y):
+        with torch.autocast("cpu", torch.bfloat16):
+            return y.clone()
+
+    model = nanops.convert(seeded(Looking(look)), None)
+    with torch.no_grad():
+        assert model(last(normal_numbers(2, 8, 12, 12))).dtype == torch.float32
+
+
+def test_shapes_are_those_after_a_change_in_place():
+    def look(m, y):
+        y.unsqueeze_(0)
+        assert y.shape == (1, 2, 8, 12, 12) and y.dim() == 5
+        return y[0]
+
+    with torch.inference_mode():
+        nanops.convert(seeded(Looking(look)), None, uniform=True)(even())
+
+
+def test_what_an_exception_carries_away_is_computed_before():
+    kept = []
+
+    def look(m, y):
+        kept.append(y)
+        raise KeyError("enough")
+
+    model, x = nanops.convert(seeded(Looking(look)), None, final="keep"), sparse()
+    with torch.inference_mode():
+        with pytest.raises(KeyError):
+            model(x)
+        model.look = lambda m, y: y
+        y = model(x)
+        x.mul_(3)
+        assert same_bits(kept[0].clone(), y)
+
+
+def test_a_layer_whose_tensors_do_not_fit_is_refused_as_without():
+    wrong = ("bias", (1,)), ("weight", (8, 4, 3, 3)), ("weight", (4, 8, 3, 3))
+    for name, value in ((name, torch.zeros(shape)) for name, shape in wrong):
+        model = nanops.convert(seeded(Looking(lambda m, y: y)), None)
+        setattr(model.layer, name, nn.Parameter(value))
+        with torch.inference_mode(), pytest.raises((InputError, RuntimeError)):
+            model(sparse())
+
+
+def test_settings_that_are_a_list_and_transforms_take_the_long_way():
+    model, x = nanops.convert(seeded(Looking(lambda m, y: y)), None, final="keep"), sparse()
+    with torch.no_grad():
+        y = model(x)
+        model.layer.padding = [1, 1]
+        np.testing.assert_allclose(model(x).numpy(), y.numpy(), rtol=1e-5, atol=1e-6)
+        each = torch.func.vmap(lambda t: model(t[None])[0])(x)
+        np.testing.assert_allclose(each.numpy(), y.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [nn.LeakyReLU(0.0), *(nn.PReLU(init=v) for v in (0.0, torch.nan, torch.inf))])
+def test_an_activation_that_makes_nan_runs_by_itself(layer):
+    x = sparse()
+    x[:, :, -4:] = -torch.inf
+    x[:, 2, -2:] = 0
+    model = nanops.convert(nn.Sequential(layer, nn.Conv2d(8, 8, 1)).eval(), None, final="keep")
+    with torch.inference_mode():
+        y = model(x)
+        with nanops.count_skipped(model):
+            assert same_bits(y, model(x))
 
 
 def test_nothing_is_kept_after_a_forward():
