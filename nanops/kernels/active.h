@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "convolution.h"
-#include "counting.h"
 #include "simd.h"
 
 // x where it is positive, else x times the slope of its channel; with a slope of 0 for all of them 0.

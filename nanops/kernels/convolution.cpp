@@ -1,6 +1,7 @@
 // The NaN convolution: windows that are to be computed are collected, whatever their places, and computed in batches.
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "active.h"
@@ -54,11 +55,6 @@ struct Known {
   std::vector<float> output;  // what becomes of them; empty if that depends on the place
 };
 
-// Copies a known output into a run of places.
-void repeat(const std::vector<float>& known, float* to, int64_t places, int64_t pitch) {
-  for (int64_t i = 0; i < places; ++i) std::memcpy(to + i * pitch, known.data(), 4 * known.size());
-}
-
 // One line of outputs: skipped windows become NaN, uniform ones what is known, the others join the batch.
 void line(const Plan& p, Batch& batch, const int32_t* counts, const float* sums, float* y, const Known* known, int64_t z,
           int64_t row) {
@@ -94,7 +90,7 @@ void line(const Plan& p, Batch& batch, const int32_t* counts, const float* sums,
       if (known->output.empty())
         batch.output().move(known->sums.data(), y + o * c.outputs);
       else
-        repeat(known->output, y + o * c.outputs, 1, c.outputs);
+        std::memcpy(y + o * c.outputs, known->output.data(), 4 * size_t(p.outputs));
       continue;
     }
     Place here = at;
@@ -174,8 +170,7 @@ class Call {
         const Known* known = c_.background && !known_[size_t(plane)].sums.empty() ? &known_[size_t(plane)] : nullptr;
         if (c_.slope || plane != now) {
           batch.flush();
-          const auto [left, right] = c_.slope ? columns(c_, counts + first * c_.out[2], last - first, known) : std::pair(0L, 0L);
-          begin(batch, plane, c_.slope ? staged.stage(image(plane), first, last - first, left, right - left) : image(plane));
+          begin(batch, plane, c_.slope ? staged_part(staged, plane, first, last, counts, known) : image(plane));
           now = plane;
         }
         const float* sums = sums_.empty() || sums_[size_t(plane)].empty() ? nullptr : sums_[size_t(plane)].data();
@@ -197,6 +192,13 @@ class Call {
 
   float* result(int64_t plane) const {
     return c_.y + plane / c_.groups * c_.places() * c_.outputs + plane % c_.groups * plan_.outputs;
+  }
+
+  // Where the image would start if the lines that some outputs read were part of it, behind the activation.
+  const float* staged_part(Lines& staged, int64_t plane, int64_t first, int64_t last, const int32_t* counts,
+                           const Known* known) const {
+    const auto [left, right] = columns(c_, counts + first * c_.out[2], last - first, known);
+    return staged.stage(image(plane), first, last - first, left, right - left);
   }
 
   // The batch gets the image and group it works on; x: where the image starts, or would start.

@@ -1,7 +1,6 @@
 // What follows a convolution, done while its outputs are in cache: a batch norm, and the larger one of two images.
 #pragma once
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "convolution.h"
