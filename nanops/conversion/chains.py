@@ -1,7 +1,7 @@
 """Which layers wait for those behind them, and which take up what waits?"""
 
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import inf
 from typing import Any
 
@@ -99,15 +99,7 @@ def _activate(waiting: Waiting, layer: Any, kind: type, x: Tensor) -> Deferred |
     # The survey counts the NaNs before the activation: it must make none of an infinity or a 0.
     if kind is not nn.ReLU and not all(0 < abs(value) < inf for value in slope.flatten().tolist()):
         return None
-    activate = partial(_OWN[kind], slope.detach() if kind is nn.PReLU else getattr(layer, "negative_slope", 0.0))
-    return waiting.add(Activated(image.detach(), slope.detach(), kind is nn.ReLU, activate))
-
-
-_OWN: dict[type, Any] = {
-    nn.PReLU: lambda slope, x: nn.functional.prelu(x, slope),
-    nn.LeakyReLU: lambda slope, x: nn.functional.leaky_relu(x, slope),
-    nn.ReLU: lambda slope, x: nn.functional.relu(x),
-}
+    return waiting.add(Activated(image.detach(), slope.detach(), kind is nn.ReLU))
 
 
 @lru_cache(maxsize=64)

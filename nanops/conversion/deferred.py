@@ -48,13 +48,11 @@ class Activated:
     Args:
         image: As `around.eligible` says.
         slope, rectified: As of `Around`.
-        forward: Of the layer.
     """
 
     image: Tensor
     slope: Tensor
     rectified: bool
-    forward: Callable[[Tensor], Tensor]
 
     @property
     def shape(self) -> torch.Size:
@@ -63,7 +61,7 @@ class Activated:
 
     def compute(self) -> Tensor:
         """Return the image behind the activation."""
-        return self.forward(self.image)
+        return nn.functional.relu(self.image) if self.rectified else nn.functional.prelu(self.image, self.slope)
 
 
 @dataclass(frozen=True, slots=True)
