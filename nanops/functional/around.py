@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nanops.functional.geometry import Geometry
-from nanops.kernels.convolution import Around, Job, any_nan
+from nanops.kernels.convolution import Around, Job, any_nan, worthwhile
 from nanops.rule import Rule
 
 
@@ -46,6 +46,6 @@ def convolve(
         return None
     windows = geometry.windows(tuple(x.shape[2:]), tuple(weight.shape[2:]))
     job = Job(x, weight, windows, 1, rule, (0, 0))
-    if job.found.nans == 0 and job.found.uniform * 4 < x.shape[0] * prod(windows.counts):
+    if not worthwhile([job.found], x.shape[0] * prod(windows.counts)):
         return None
     return job.convolve(bias, torch.float32, around)

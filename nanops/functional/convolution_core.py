@@ -12,7 +12,7 @@ from nanops.functional import convolution_torch
 from nanops.functional.geometry import Geometry, Part
 from nanops.functional.layout import memory_format
 from nanops.kernels import depthwise
-from nanops.kernels.convolution import Job, any_nan, serves
+from nanops.kernels.convolution import Job, any_nan, serves, worthwhile
 from nanops.rule import Rule
 
 _NOTHING = torch.empty(0, dtype=torch.bool)
@@ -58,8 +58,7 @@ def run(
         for p in parts
     ]
     found = [job.found for job in jobs if job is not None]
-    clean = bool(found) and not any(f.nans for f in found)
-    if clean and sum(f.uniform for f in found) * 4 < x.shape[0] * geometry.groups * prod(out):
+    if found and not worthwhile(found, x.shape[0] * geometry.groups * prod(out)):
         return _stock(x, weight, bias, geometry, out, masked)
     done = [
         (p, *_bias_only(x, bias, geometry, weight), None) if job is None

@@ -1,6 +1,7 @@
 """The compiled NaN convolution: its arguments, and when it can be called."""
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -74,6 +75,16 @@ class Found:
     skipped: int
     partial: int
     uniform: int
+
+
+def worthwhile(found: Sequence[Found], windows: int) -> bool:
+    """Return whether the kernel is to run, for NaNs or a quarter of all windows that are uniform: else torch is faster.
+
+    Args:
+        found: Of the parts of one call.
+        windows: Of all parts together.
+    """
+    return any(f.nans for f in found) or 4 * sum(f.uniform for f in found) >= windows
 
 
 def serves(x: Tensor) -> bool:
