@@ -22,27 +22,10 @@ from nanops.conversion.options import Options
 from nanops.conversion.outputs import finish
 from nanops.conversion.place import Place, holds_nan, mark, may_hold_nan, pool_of, tensors
 from nanops.conversion.replacements import REPLACEMENTS, note_dense
+from nanops.conversion.writes import STATE, keeps_inputs
 from nanops.errors import ConversionError, InputError
 
 _LARGER = ("maximum", "max")
-# Of metadata: what assigns to a tensor, or to the state that a computation depends on.
-_STATE = frozenset({"__set__", "__delete__", "set_grad_enabled", "_set_grad_enabled", "untyped_storage", "data_ptr"})
-_PURE = (LOCAL | HEADS | ZEROED | set(REPLACEMENTS)) - {"setitem", "instance_norm"}
-# Work in place if the second or a later argument says so, by position or name.
-_MAYBE = frozenset({
-    "relu", "relu6", "elu", "celu", "selu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh", "leaky_relu",
-    "threshold", "rrelu", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
-})  # fmt: skip
-
-
-def keeps_inputs(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether a function surely writes into none of its arguments."""
-    if name.endswith("_") and not name.endswith("__"):
-        return False
-    if name in _MAYBE and (len(args) > 1 or kwargs):
-        return False
-    flags = any(value is True for value in (*args, *kwargs.values()))  # such as `training`
-    return name.strip("_") in _PURE and "out" not in kwargs and not flags
 
 
 class Conversion:
@@ -169,7 +152,7 @@ class Replacing(TorchFunctionMode):
         """Call what stands for a function."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in _STATE:
+        if name in STATE:
             self.waiting.settle()
         if self.paused or self.site is None or name in METADATA or _ours(func):
             return func(*args, **kwargs)
