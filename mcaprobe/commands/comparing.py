@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from mcaprobe.commands.reporting import console_for_tables, main_layers, percent
+from mcaprobe.commands.reporting import console_for_tables, layer_table, main_layers, percent
 from mcaprobe.comparison import ComparedRow, Comparison
 from mcaprobe.comparison_files import summary
 from mcaprobe.comparison_words import sentences
@@ -41,7 +39,7 @@ def json_of(found: Comparison, written: Sequence[Path]) -> dict[str, Any]:
 def _print(found: Comparison, args: argparse.Namespace, written: Sequence[Path]) -> None:
     console = console_for_tables()
     listed = found.rows if args.all_layers or args.layers else main_rows(found.rows)
-    console.print(table_of(listed))
+    console.print(layer_table(listed, HEADS, _cells))
     left_out = len({row.layer for row in found.rows}) - len({row.layer for row in listed})
     lines = [f"{left_out} more layers are listed with --all-layers."] if left_out else []
     lines += sentences(found)
@@ -55,27 +53,6 @@ def main_rows(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
     """Return the rows of the layers that a picture shows, of pool indices and of metrics."""
     chosen = main_layers(row.layer for row in rows)
     return [row for row in rows if row.layer in chosen or row.is_index]
-
-
-def table_of(rows: Sequence[ComparedRow]) -> Table:
-    """Return the table: brain and background where there is a mask, else the whole layer; shares in percent."""
-    masked = {row.layer for row in rows if row.region != "all"}
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    table.add_column("layer", overflow="fold", ratio=1)
-    table.add_column("shape", no_wrap=True)
-    table.add_column("region", no_wrap=True)
-    for head in HEADS:
-        table.add_column(head, justify="right", no_wrap=True)
-    before = None
-    for row in rows:
-        if row.region == "all" and row.layer in masked:
-            continue
-        again = row.layer == before
-        before = row.layer
-        table.add_row(
-            "" if again else row.layer, "" if again else "x".join(map(str, row.shape)), row.region, *_cells(row)
-        )
-    return table
 
 
 def _cells(row: ComparedRow) -> list[str]:

@@ -3,9 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from rich.table import Table
-
-from mcaprobe.commands.reporting import console_for_tables, main_layers, percent
+from mcaprobe.commands.reporting import console_for_tables, layer_table, main_layers, percent
 from mcaprobe.mask_files import Written
 from mcaprobe.mask_rows import MaskRow
 from mcaprobe.storage import to_json
@@ -30,7 +28,7 @@ def _print(found: Written, args: argparse.Namespace) -> None:
     console = console_for_tables()
     chosen = main_layers(row.layer for row in found.rows)
     listed = [r for r in found.rows if args.all_layers or args.layers or r.layer in chosen or _is_index(found)]
-    console.print(table_of(listed))
+    console.print(layer_table(listed, HEADS, _cells))
     left_out = len(_layers(found.rows)) - len(_layers(listed))
     lines = [f"{left_out} more layers are listed with --all-layers, and are in masks.csv."] if left_out else []
     for line in [*lines, *sentences(found)]:
@@ -68,27 +66,6 @@ def sentences(found: Written) -> list[str]:
     files = sum(1 for path in found.folder.glob("*.nii.gz"))
     lines.append(f"The masks are {found.folder} ({files} .nii.gz with .json, masks.safetensors, masks.csv).")
     return lines
-
-
-def table_of(rows: Sequence[MaskRow]) -> Table:
-    """Return the table: brain and background where there is a mask, else the whole layer; shares in percent."""
-    masked = {row.layer for row in rows if row.region != "all"}
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    table.add_column("layer", overflow="fold", ratio=1)
-    table.add_column("shape", no_wrap=True)
-    table.add_column("region", no_wrap=True)
-    for head in HEADS:
-        table.add_column(head, justify="right", no_wrap=True)
-    before = None
-    for row in rows:
-        if row.region == "all" and row.layer in masked:
-            continue
-        again = row.layer == before
-        before = row.layer
-        table.add_row(
-            "" if again else row.layer, "" if again else "x".join(map(str, row.shape)), row.region, *_cells(row)
-        )
-    return table
 
 
 def _cells(row: MaskRow) -> list[str]:

@@ -1,9 +1,9 @@
 """What does the user read at the end? A table of layers, what n supports, and where everything is."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +20,26 @@ from mcaprobe.summary import Row
 from mcaprobe.table import TABLE
 
 WIDTH = 120
+HEADS = ("bits", "p05", "noise", "zero", "exact", "shift", "NaN", "undef", "snr<1", "index")
+
+
+class LayerRow(Protocol):
+    """One layer in one region."""
+
+    @property
+    def layer(self) -> str:
+        """Its name."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole layer."""
+
+    @property
+    def region(self) -> str:
+        """Such as brain, or all."""
+
+
+AnyRow = TypeVar("AnyRow", bound=LayerRow)
 
 
 def report(result: Result, rows: Sequence[Row], args: argparse.Namespace, notes: Sequence[str] = ()) -> int:
@@ -78,7 +98,7 @@ def _print(
 ) -> None:
     console = console_for_tables()
     listed = rows if args.all_layers or args.layers else main_rows(rows)
-    console.print(table_of(listed))
+    console.print(layer_table(listed, HEADS, _cells))
     left_out = len({row.layer for row in rows}) - len({row.layer for row in listed})
     if left_out:
         where = "" if result.path is None else f" and are in {result.path / TABLE}"
@@ -142,16 +162,21 @@ def sentences(result: Result, notes: Sequence[str]) -> list[str]:
     return lines
 
 
-def table_of(rows: Sequence[Row]) -> Table:
-    """Return the table: brain and background where there is a mask, else the whole layer; shares in percent."""
+def layer_table(rows: Sequence[AnyRow], heads: Sequence[str], cells: Callable[[AnyRow], list[str]]) -> Table:
+    """Return a table of layers: brain and background where there is a mask, else the whole layer.
+
+    Args:
+        heads: Of the columns behind layer, shape and region.
+        cells: What stands below them.
+    """
     masked = {row.layer for row in rows if row.region != "all"}
     shown = [row for row in rows if row.region != "all" or row.layer not in masked]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     table.add_column("layer", overflow="fold", ratio=1)
     table.add_column("shape", no_wrap=True)
     table.add_column("region", no_wrap=True)
-    for name in ("bits", "p05", "noise", "zero", "exact", "shift", "NaN", "undef", "snr<1", "index"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
     before = None
     for row in shown:
         again = row.layer == before
@@ -160,7 +185,7 @@ def table_of(rows: Sequence[Row]) -> Table:
             "" if again else row.layer,
             "" if again else "x".join(map(str, row.shape)),
             row.region,
-            *_cells(row),
+            *cells(row),
         )
     return table
 
