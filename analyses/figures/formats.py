@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.figures.thresholds import TITLES, thresholds, value
+from analyses.figures.thresholds import TITLES, panels, thresholds, value
 from analyses.figures.tolerances import stock
 
 Rows = Sequence[Mapping[str, str]]
@@ -25,17 +24,7 @@ def draw(rows: Rows, footer: str) -> Figure:
         rows: Of the experiment `precision`.
         footer: n, threads and the like.
     """
-    networks = list(dict.fromkeys(row["network"] for row in rows))
-    figure, axes = plt.subplots(1, len(networks), figsize=(5.4 * len(networks), 4.4), sharey=True, squeeze=False,
-                                layout="constrained")  # fmt: skip
-    for axis, network in zip(axes[0], networks, strict=True):
-        _panel(axis, [row for row in rows if row["network"] == network])
-        axis.set_title(TITLES.get(network, network), fontsize=10, loc="left")
-    axes[0, 0].set_ylabel("accuracy")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False,
-                  fontsize=8)  # fmt: skip
-    figure.supxlabel(footer, fontsize=7, color="0.35", x=0.01, ha="left")
-    return figure
+    return panels(rows, (5.4, 4.4), _panel, "accuracy", 3, footer)
 
 
 def markdown(rows: Rows) -> list[str]:

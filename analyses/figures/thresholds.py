@@ -1,6 +1,6 @@
 """Figure 9 of the paper: F1 and what is skipped, over the thresholds, for classifiers with aggressive NaNs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -26,15 +26,30 @@ def draw(rows: Rows, footer: str) -> Figure:
         rows: Of the experiment `mnist`, float32.
         footer: n, threads and the like.
     """
+    label = "F1; share of skipped windows (of all, by layer)"
+    return panels(rows, (4.1, 4.2), _panel, label, 4, footer)
+
+
+def panels(
+    rows: Rows, size: tuple[float, float], panel: Callable[[Axes, Rows], None], label: str, columns: int, footer: str
+) -> Figure:
+    """Return a panel for each network beside one another, one legend above all, the footer below.
+
+    Args:
+        size: Of a panel, in inches.
+        panel: Draws the rows of one network.
+        label: Of the vertical axis.
+        columns: Of the legend.
+    """
     networks = list(dict.fromkeys(row["network"] for row in rows))
-    figure, axes = plt.subplots(1, len(networks), figsize=(4.1 * len(networks), 4.2), sharey=True, squeeze=False,
-                                layout="constrained")  # fmt: skip
+    figure, axes = plt.subplots(1, len(networks), figsize=(size[0] * len(networks), size[1]), sharey=True,
+                                squeeze=False, layout="constrained")  # fmt: skip
     for axis, network in zip(axes[0], networks, strict=True):
-        _panel(axis, [row for row in rows if row["network"] == network])
+        panel(axis, [row for row in rows if row["network"] == network])
         axis.set_title(TITLES.get(network, network), fontsize=10, loc="left")
-    axes[0, 0].set_ylabel("F1; share of skipped windows (of all, by layer)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    axes[0, 0].set_ylabel(label)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False,
+                  fontsize=8)  # fmt: skip
     figure.supxlabel(footer, fontsize=7, color="0.35", x=0.01, ha="left")
     return figure
 
