@@ -95,11 +95,13 @@ def planes(folder: Path, name: str) -> list[str]:
     return lines[:-1]
 
 
-def _brains(name: str, title: str) -> Callable[[Path], Iterator[tuple[Path, Any]]]:
+def _brains(name: str, title: str, denoised: str) -> Callable[[Path], Iterator[tuple[Path, Any]]]:
+    """Return what draws an experiment on brains; FONDUE saw fewer methods and slices, hence its own words."""
+
     def drawings(folder: Path) -> Iterator[tuple[Path, Any]]:
         layers, slices, dice = (read(folder, f"{name}_segmentation_{table}") for table in ("layers", "slices", "dice"))
         subjects = len({row["subject"] for row in layers})
-        footer = footer_of(folder, name, f"n = {subjects} brains, axial slices that hold brain; means over subjects.")
+        footer = footer_of(folder, name, _slices(subjects, slices))
         network = f"FastSurferVINN trained here, {title}"
         yield folder / f"{name}_skipped.png", brains.draw_skipped(layers, slices, network, footer)
         label = "Dice, mean over structures"
@@ -109,11 +111,16 @@ def _brains(name: str, title: str) -> Callable[[Path], Iterator[tuple[Path, Any]
         layers, slices = (read(folder, f"{name}_denoising_{table}") for table in ("layers", "slices"))
         words = f"{title[0].upper()}{title[1:]}, paper against here"
         yield folder / f"{name}.md", page(words, f"{name}_segmentation_layers.csv", planes(folder, name))
-        network = f"FONDUE trained here, {title}"
+        network, footer = f"FONDUE trained here, {denoised}", footer_of(folder, name, _slices(subjects, slices))
         yield folder / f"{name}_denoising_skipped.png", brains.draw_skipped(layers, slices, network, footer)
         yield folder / f"{name}_psnr.png", brains.draw_scores(slices, "psnr", "PSNR, dB", network, footer)
 
     return drawings
+
+
+def _slices(subjects: int, slices: Rows) -> str:
+    count = len({(row["subject"], row["slice"]) for row in slices})
+    return f"n = {subjects} brains, {count} axial slices with brain; means over subjects."
 
 
 def _timing(folder: Path) -> Iterator[tuple[Path, Any]]:
@@ -130,6 +137,6 @@ DRAWINGS: dict[str, Callable[[Path], Iterator[tuple[Path, Any]]]] = {
     "xception": _xception,
     "precision": _precision,
     "timing": _timing,
-    "conservative": _brains("conservative", "conservative NaNs"),
-    "aggressive": _brains("aggressive", "aggressive and hybrid NaNs"),
+    "conservative": _brains("conservative", "conservative NaNs", "conservative NaNs"),
+    "aggressive": _brains("aggressive", "aggressive and hybrid NaNs", "aggressive NaNs"),
 }
