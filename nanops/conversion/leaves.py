@@ -16,6 +16,7 @@ from nanops.conversion.deferred import Deferred, Waiting, settled
 from nanops.conversion.options import Options
 from nanops.conversion.place import pool_of
 from nanops.functional import nan_conv1d, nan_conv2d, nan_conv3d
+from nanops.functional.transforms import watched
 
 _CONV: dict[type, Callable[..., Any]] = {nn.Conv1d: nan_conv1d, nn.Conv2d: nan_conv2d, nn.Conv3d: nan_conv3d}
 _NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
@@ -36,7 +37,7 @@ def run(
 ) -> Tensor | None:
     """Return what a leaf makes of x, or None where its functions have to be looked at: gradients, graphs, ties.
 
-    Nor where a function mode of somebody else is on the stack beside the conversion's: it is to see the calls.
+    Nor where a mode of somebody else is on a stack beside the conversion's: it is to see the calls.
 
     Args:
         waiting: What is not computed yet; x may be part of it, and what is returned.
@@ -45,7 +46,7 @@ def run(
     """
     if type(x) not in (Tensor, Deferred) or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_tracing():
         return None
-    if pool_of(x) is not None or _len_torch_function_stack() > 1:
+    if pool_of(x) is not None or _len_torch_function_stack() > 1 or watched():
         return None
     if kind in _CONV and module.padding_mode != "zeros":
         return None

@@ -14,6 +14,7 @@ from nanops.conversion.options import Options
 from nanops.errors import ConversionError
 from nanops.functional.final import finalize
 from nanops.functional.presence import has_nan
+from nanops.functional.transforms import watched
 
 _POOL = "_nanops_pool"
 
@@ -73,7 +74,8 @@ class Place:
     def replaced(self, x: Tensor, policy: str, operator: str) -> Tensor:
         """Return x after a policy, which is reported."""
         samples = x if x.dim() else x[None]
-        y, count = finalize(samples, policy, background=self.background)
+        with torch._C.DisableTorchFunction():  # no calls of the model
+            y, count = finalize(samples, policy, background=self.background)
         ledger.note_replaced(ledger.Replaced(self.path, operator, count.cpu()))
         return y if x.dim() else y[0]
 
@@ -87,8 +89,11 @@ def holds_nan(x: object) -> bool:
 
 
 def may_hold_nan(x: object) -> bool:
-    """Return whether x is a tensor that may have a NaN: where a graph is traced, any may, since other inputs follow."""
-    if is_tracing():
+    """Return whether x is a tensor that may have a NaN: where a graph is traced, any may, since other inputs follow.
+
+    Under a dispatch mode, too: it may carry several runs at once, of which one has a NaN and another none.
+    """
+    if is_tracing() or watched():
         return isinstance(x, Tensor) and x.is_floating_point()
     return holds_nan(x)
 

@@ -40,7 +40,7 @@ def run(
         if x.device.type == "cpu" and kernels.library() is None:
             _announce()
         y, skipped, done = in_torch(x, weight, bias, geometry, rule, key)
-        _note(geometry, out, skipped, done, "torch")
+        note(geometry, out, skipped, done, "torch")
         return y.contiguous(memory_format=memory_format(x, weight)), skipped
     # Kernels read memory as it is: no bit may say that its numbers are to be negated.
     x32 = x.detach().resolve_neg().movedim(1, -1).to(torch.float32).contiguous().movedim(-1, 1)  # once for all parts
@@ -72,13 +72,14 @@ def _compiled(
     x: Tensor, weight: Tensor, geometry: Geometry, out: tuple[int, ...], done: list[Done], masked: bool
 ) -> tuple[Tensor, Tensor]:
     y, skipped = _assemble(x, weight, geometry, done, masked)
-    _note(geometry, out, skipped, done, "compiled")
+    note(geometry, out, skipped, done, "compiled")
     return y.to(x.dtype).contiguous(memory_format=memory_format(x, weight)), skipped
 
 
 def in_torch(
-    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: tuple[int, int]
-) -> tuple[Tensor, Tensor, list[Done]]:
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rule: Rule, key: tuple[int, int],
+    sums: torch.dtype = torch.float64,
+) -> tuple[Tensor, Tensor, list[Done]]:  # fmt: skip
     """Return result and mask in torch operations, through which gradients pass; and the parts they consist of."""
     done: list[Done] = []
     for p in geometry.parts(x, weight):
@@ -86,7 +87,7 @@ def in_torch(
             done.append((p, *_bias_only(x, bias, geometry, weight), None))
             continue
         route = convolution_torch.convolve
-        done.append((p, *route(x, p.weight, bias, p.windows, geometry.groups, rule, phase_key(key, p)), None))
+        done.append((p, *route(x, p.weight, bias, p.windows, geometry.groups, rule, phase_key(key, p), sums), None))
     return *_assemble(x, weight, geometry, done), done
 
 
@@ -104,7 +105,7 @@ def _stock(
     skipped = torch.zeros((x.shape[0], geometry.groups, *out), dtype=torch.bool, device=x.device)
     if ledger.listening():
         done: list[Done] = [(p, y, skipped[p.where], None) for p in geometry.parts(x, weight)]
-        _note(geometry, out, skipped, done, "stock")
+        note(geometry, out, skipped, done, "stock")
     return y, skipped
 
 
@@ -130,7 +131,8 @@ def _assemble(
     return y, skipped
 
 
-def _note(geometry: Geometry, out: tuple[int, ...], skipped: Tensor, done: list[Done], route: str) -> None:
+def note(geometry: Geometry, out: tuple[int, ...], skipped: Tensor, done: list[Done], route: str) -> None:
+    """Tell who counts what a call skipped, from the parts it consists of."""
     if not ledger.listening():
         return
     each = skipped.flatten(1).sum(1).cpu()

@@ -29,6 +29,12 @@ def call(
         key: Of the draws of approach B, two words in int64.
     """
     transforms.refuse_derivatives(x, weight, bias)
+    if transforms.watched():
+        # The mean of a window is then a sum in float32, as it is in the kernels.
+        sums = torch.float32 if x.dtype == torch.float32 else torch.float64
+        y, skipped, done = core.in_torch(x, weight, bias, geometry, rule, _words(key), sums)
+        core.note(geometry, geometry.out(x, weight), skipped, done, "torch")
+        return y.contiguous(memory_format=memory_format(x, weight)), skipped
     if captured(x) or (learns(x, weight, bias) and (rule.uniform or any_nan(x.detach()))):
         return convolution(x, weight, bias, key, *_settings(geometry, rule))
     return core.run(x, weight, bias, geometry, rule, _words(key), masked)

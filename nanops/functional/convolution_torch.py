@@ -19,6 +19,7 @@ _BYTES = 1 << 28  # of gathered windows that are in memory at once
 
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int, rule: Rule, key: tuple[int, int],
+    sums: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return the result, (N, O, *out), and where a window was skipped, boolean, (N, groups, *out).
 
@@ -26,28 +27,31 @@ def convolve(
         x: (N, C, *size).
         weight: (O, C / groups, *kernel).
         key: Of the draws of approach B.
+        sums: In which a window's NaNs are counted and its valid values added.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     half = wide != x.dtype
     nan = x.isnan()
-    missing, skipped = _missing(nan, weight, windows, groups, rule)
+    missing, skipped = _missing(nan, weight, windows, groups, rule, sums)
     values, w = (x.to(wide), weight.to(wide)) if half else (x, weight)
     b = bias.to(wide) if half and bias is not None else bias
     if rule.fill == "mean" and not bool(values.isinf().any()):
-        y = _algebra(values, nan, missing, w, b, windows, groups, rule)
+        y = _algebra(values, nan, missing, w, b, windows, groups, rule, sums)
     else:
         y = _gathered(values, w, b, windows, groups, rule, key, skipped)
     full = skipped.repeat_interleave(weight.shape[0] // groups, dim=1)
     return torch.where(full, torch.nan, y).to(x.dtype), skipped
 
 
-def _missing(nan: Tensor, weight: Tensor, windows: Windows, groups: int, rule: Rule) -> tuple[Tensor, Tensor]:
-    """Return the NaNs of each window, exact in float64, and where they skip it; both (N, groups, *out)."""
+def _missing(
+    nan: Tensor, weight: Tensor, windows: Windows, groups: int, rule: Rule, sums: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the NaNs of each window, exact, and where they skip it; both (N, groups, *out)."""
     channels = weight.shape[1]
-    counts = nan.unflatten(1, (groups, channels)).sum(2, dtype=torch.float64)
+    counts = nan.to(sums).unflatten(1, (groups, channels)).sum(2)
     missing = _box(counts, windows)
     least = rule.least(channels, windows.taps).to(nan.device)
-    return missing, missing >= least[windows.inside(nan.device)]
+    return missing, missing.to(torch.float64) >= least[windows.inside(nan.device)]
 
 
 def _box(x: Tensor, windows: Windows) -> Tensor:
@@ -77,16 +81,16 @@ def _padded(x: Tensor, windows: Windows) -> Tensor:
 
 def _algebra(
     x: Tensor, nan: Tensor, missing: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int,
-    rule: Rule,
+    rule: Rule, wide: torch.dtype,
 ) -> Tensor:  # fmt: skip
     zeroed = torch.where(nan, 0.0, x)
     outputs, channels = weight.shape[0], weight.shape[1]
     y = _stock(zeroed, weight, bias, windows, groups)
     holes = _stock(nan.to(x.dtype), weight, None, windows, groups)
     inside = torch.tensor(windows.taps) if rule.count_padding else windows.inside(x.device)
-    valid = (inside.to(x.device) * channels - missing).clamp(min=1)
-    # In float64: the sum of a window may overflow where its mean does not.
-    sums = _box(zeroed.to(torch.float64).unflatten(1, (groups, channels)).sum(2), windows)
+    valid = ((inside.to(x.device) * channels).to(wide) - missing).clamp(min=1)
+    # In float64 the sum of a window does not overflow where its mean does not.
+    sums = _box(zeroed.to(wide).unflatten(1, (groups, channels)).sum(2), windows)
     mean = torch.where(missing > 0, sums / valid, 0.0).to(x.dtype)
     return y + mean.repeat_interleave(outputs // groups, dim=1) * holes
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nanops import kernels, ledger
+from nanops.functional import transforms
 from nanops.functional.convolution_op import captured, learns
 from nanops.functional.geometry import Geometry
 from nanops.functional.layout import channels_last, memory_format
@@ -32,7 +33,7 @@ def convolve(
     Args:
         read: Makes a geometry of the arguments; raises InputError.
     """
-    if captured(x) or not _plain(x, weight, bias):
+    if captured(x) or transforms.watched() or not _plain(x, weight, bias):
         return None
     last = memory_format(x, weight) if x.is_contiguous() else channels_last(x.ndim)
     if last is None or not (x.is_contiguous() or x.is_contiguous(memory_format=last)):

@@ -73,6 +73,16 @@ def _pool(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, bits
     return (values, chosen) if x.dim() == dims + 2 else (values[0], chosen[0])
 
 
+def in_torch(x: Tensor, windows: Windows, tolerance: Tolerance, max_ties: int, *, bitmap: bool
+             ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return values, and flat indices or bitmaps, by torch's own operators."""
+    dims = len(windows.kernel)
+    batch = x if x.dim() == dims + 2 else x.unsqueeze(0)
+    found = by_taps.pool(batch, windows, tolerance, max_ties, word(windows.taps) if bitmap else None)
+    values, chosen = (stored(y, is_channels_last(x, dims)) for y in found)
+    return (values, chosen) if x.dim() == dims + 2 else (values[0], chosen[0])
+
+
 def _like(x: Tensor, windows: Windows, bits: torch.dtype | None) -> tuple[Tensor, Tensor]:
     dims = len(windows.kernel)
     batch, last = x if x.dim() == dims + 2 else x.unsqueeze(0), is_channels_last(x, dims)

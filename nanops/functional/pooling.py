@@ -12,7 +12,13 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from nanops.errors import InputError
 from nanops.functional import transforms
-from nanops.functional.pool_operators import UNLIMITED, max_pool_with_indices, max_pool_with_ties
+from nanops.functional.pool_operators import (
+    UNLIMITED,
+    in_torch,
+    max_pool_with_indices,
+    max_pool_with_ties,
+    windows_of,
+)
 from nanops.tolerance import PAPER, Tolerance
 from nanops.windows import Size, expand
 
@@ -136,4 +142,7 @@ def _call(function: Callable[..., Pair], operator: Callable[..., Pair], dims: in
         raise InputError(f"Expected tolerance to be a nanops.tolerance.Tolerance, got {tolerance!r}.")
     if not isinstance(max_ties, int) or max_ties < 1:
         raise InputError(f"Expected max_ties to be an integer of at least 1, got {max_ties!r}.")
+    if transforms.watched():
+        windows = windows_of(x, kernel, step, around, between, bool(ceil_mode))
+        return in_torch(x, windows, tolerance, max_ties, bitmap=operator is max_pool_with_ties)
     return operator(x, kernel, step, around, between, bool(ceil_mode), max_ties, tolerance.kind, float(tolerance.value))

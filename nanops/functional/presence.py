@@ -38,7 +38,8 @@ def has_nan(x: Tensor) -> bool:
         return any_nan(x)
     # A NaN survives any sum, which needs no mask; only a NaN of inf - inf has to be told from one of x. torch does not
     # sum eight-bit floats.
-    return bool(x.itemsize == 1 or x.sum().isnan()) and bool(x.isnan().any())
+    with torch._C.DisableTorchFunction():  # a look of ours, no call of the model
+        return bool(x.itemsize == 1 or x.sum().isnan()) and bool(x.isnan().any())
 
 
 def kept_in_place(operator: Callable[[Tensor], Tensor], x: Tensor, *parameters: Tensor | None) -> Tensor:

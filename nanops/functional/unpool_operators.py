@@ -54,17 +54,24 @@ def max_unpool_with_ties(values: Tensor, ties: Tensor, kernel: Ints, stride: Int
                          size: Ints | None, nan_wins: bool) -> Tensor:  # fmt: skip
     """Return the unpooled image."""
     windows = windows_of(values, ties, kernel, stride, padding, dilation, size)
+    if values.device.type != "cpu" or values.dtype == torch.float64 or kernels.library() is None:
+        return in_torch(values, ties, windows, nan_wins)
     single = values.dim() == len(kernel) + 1
     v, t = (values.unsqueeze(0), ties.unsqueeze(0)) if single else (values, ties)
     last = is_channels_last(values, len(kernel))
-    if v.device.type != "cpu" or v.dtype == torch.float64 or kernels.library() is None:
-        y = stored(by_taps.unpool(v, t, windows, nan_wins), last)
-    else:
-        wide = arrange(v.resolve_neg().float(), last)
-        y = empty(wide, (*v.shape[:2], *windows.size), last)
-        if y.numel():
-            compiled.unpool(wide, arrange(t, last), windows, y, nan_wins=nan_wins, last=last)
-        y = y.to(values.dtype)
+    wide = arrange(v.resolve_neg().float(), last)
+    y = empty(wide, (*v.shape[:2], *windows.size), last)
+    if y.numel():
+        compiled.unpool(wide, arrange(t, last), windows, y, nan_wins=nan_wins, last=last)
+    y = y.to(values.dtype)
+    return y[0] if single else y
+
+
+def in_torch(values: Tensor, ties: Tensor, windows: Windows, nan_wins: bool) -> Tensor:
+    """Return the unpooled image by torch's own operators."""
+    single = values.dim() == len(windows.kernel) + 1
+    v, t = (values.unsqueeze(0), ties.unsqueeze(0)) if single else (values, ties)
+    y = stored(by_taps.unpool(v, t, windows, nan_wins), is_channels_last(values, len(windows.kernel)))
     return y[0] if single else y
 
 

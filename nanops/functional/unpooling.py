@@ -8,7 +8,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from nanops.errors import InputError, nearest
 from nanops.functional import transforms
-from nanops.functional.unpool_operators import max_unpool_with_ties
+from nanops.functional.unpool_operators import in_torch, max_unpool_with_ties, windows_of
 from nanops.windows import Size, expand
 
 OVERLAPS = ("nan", "value")
@@ -71,6 +71,9 @@ def _call(function: Callable[..., Tensor], dims: int, values: Tensor, ties: Tens
     step = kernel if stride is None else expand(stride, dims, "stride")
     around, between = expand(padding, dims, "padding", 0), expand(dilation, dims, "dilation")
     size = (output_size,) * dims if isinstance(output_size, int) else output_size
+    if transforms.watched():
+        windows = windows_of(values, ties, kernel, step, around, between, None if size is None else tuple(size))
+        return in_torch(values, ties, windows, overlap == "nan")
     return max_unpool_with_ties(
         values, ties, kernel, step, around, between, None if size is None else tuple(size), overlap == "nan"
     )
