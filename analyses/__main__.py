@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from analyses.commands import (
     benchmark,
+    calibrate,
     convert,
     draw,
     evaluate,
@@ -16,6 +17,7 @@ from analyses.commands import (
     skipping,
     train,
     unseen,
+    validate,
 )
 from mcaprobe.errors import InputError, RunFailure
 
@@ -26,11 +28,13 @@ COMMANDS = (
     unseen,
     benchmark,
     skipping,
+    calibrate,
     convert,
     run,
     draw,
     noninferiority,
     overlay,
+    validate,
 )  # a new subcommand: a file in analyses/commands with add(subparsers), and its name here
 
 

@@ -27,9 +27,20 @@ def page(title: str, rows: str, lines: Sequence[str]) -> str:
     return "\n".join([f"# {title}", "", source, "", *lines, ""])
 
 
+def table(head: str, rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table, of its head and the cells of its rows."""
+    return [head, "|" + " --- |" * (head.count("|") - 1), *("| " + " | ".join(row) + " |" for row in rows)]
+
+
 def cells(row: Mapping[str, object], columns: Iterable[str]) -> dict[str, str]:
     """Return a row as a CSV has it: all its columns, six significant digits, nothing for None."""
     return {column: _text(row.get(column)) for column in columns}
+
+
+def texts(rows: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
+    """Return rows as a CSV has them, each with the columns of all."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return [cells(row, columns) for row in rows]
 
 
 def _text(value: object) -> str:

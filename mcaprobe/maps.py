@@ -62,13 +62,23 @@ def layer_mask(mask: Tensor, grid: Grid, shape: Sequence[int]) -> Tensor:
     Returns:
         Bool tensor of the layer's spatial shape; halfway between two voxels the one of higher index counts.
     """
-    result = mask.to(torch.bool)
+    return at_elements(mask.to(torch.bool), grid, shape, False)
+
+
+def at_elements(values: Tensor, grid: Grid, shape: Sequence[int], outside: float) -> Tensor:
+    """Return numbers of the input's voxels at the layer's elements, `outside` where these lie outside of the input.
+
+    Args:
+        values: The input's spatial shape, any dtype.
+        grid, shape: As of `layer_mask`.
+    """
+    result = values
     for a, ((scale, offset), size) in enumerate(zip(grid, shape[len(shape) - len(grid) :], strict=True)):
         at = torch.arange(size, dtype=torch.float64) * scale + offset
         nearest = torch.floor(at + 0.5 + 1e-9).long()  # 1e-9: offsets such as 1/3 - 1/3 are not exactly 0
-        inside = (nearest >= 0) & (nearest < mask.shape[a])
-        result = result.index_select(a, nearest.clamp(0, mask.shape[a] - 1))
-        result = result & inside.view(-1, *[1] * (result.ndim - a - 1))
+        inside = (nearest >= 0) & (nearest < values.shape[a])
+        result = result.index_select(a, nearest.clamp(0, values.shape[a] - 1))
+        result = result.masked_fill(~inside.view(-1, *[1] * (result.ndim - a - 1)), outside)
     return result
 
 

@@ -23,7 +23,7 @@ from analyses.kept import Kept
 from analyses.metrics import DICE_DEFINITION, DICE_OPTIONS, F1_OPTIONS, PSNR_OPTIONS, SSIM_OPTIONS
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
-from analyses.results_files import cells, suffix_of, write_json, write_table
+from analyses.results_files import suffix_of, texts, write_json, write_table
 from mcaprobe.errors import InputError
 
 METRICS = {
@@ -122,14 +122,14 @@ def run(args: argparse.Namespace) -> int:
         manifest |= clock | {"load_after": _load(), "about": ABOUT_TIMING}
     suffix = suffix_of(options.plane)
     for name, rows in tables.items():
-        write_table(args.out / f"{args.name}_{name}{suffix}.csv", _texts(rows))
+        write_table(args.out / f"{args.name}_{name}{suffix}.csv", texts(rows))
     write_json(args.out / f"{args.name}{suffix}.json", manifest)
     console.print(f"{args.out / args.name}{suffix}*.csv, .json: {sum(map(len, tables.values()))} rows.")
     return _judge(console, tables["summary"]) if args.name == TIMING else 0
 
 
 def _judge(console: Console, rows: Sequence[Row]) -> int:
-    print_lines(console, goal_lines(_texts(rows)))
+    print_lines(console, goal_lines(texts(rows)))
     judged, wrong = [row for row in rows if row["met"] is not None], missed(rows)
     console.print(f"{len(judged)} goals, {len(wrong)} missed")
     return 1 if wrong else 0
@@ -151,8 +151,3 @@ def _identity(part: Part) -> dict[str, Any]:
 def training_of(part: Part) -> Mapping[str, Any] | None:
     """Return how the network of a part came about, None for a published one."""
     return trained.record(part.checkpoint) if part.checkpoint.suffix == ".safetensors" else None
-
-
-def _texts(rows: Sequence[Row]) -> list[dict[str, str]]:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return [cells(row, columns) for row in rows]
