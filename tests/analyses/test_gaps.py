@@ -21,7 +21,7 @@ def image(seed, shape=(1, 2, 9, 8)):
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(shape, generator=g)
     x[..., :4, :] = 0.25
-    x[..., 2:4, :] += torch.randint(0, 40, shape[:2] + (2, shape[3]), generator=g) * 2.0**-25
+    x[..., 2:4, :] += torch.randint(0, 40, (*shape[:2], 2, shape[3]), generator=g) * 2.0**-25
     x[..., :2, 4:] = 0
     return x
 
@@ -38,7 +38,8 @@ def pooling(x, kernel, stride, padding):
 def test_a_gap_is_that_of_the_twin(geometry, kind, max_ties, seed):
     x = image(seed)
     found = pooling(x, *geometry).gaps(kind, max_ties)
-    expected = torch.tensor([[gaps_twin.gaps(c.tolist(), *geometry, kind, max_ties) for c in s] for s in x], dtype=torch.float64)
+    twin = [[gaps_twin.gaps(channel, *geometry, kind, max_ties) for channel in sample] for sample in x.tolist()]
+    expected = torch.tensor(twin, dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
@@ -121,7 +122,8 @@ def test_the_best_setting_is_the_smallest_of_equal_ones():
     tolerance, max_ties, mcc = found
     assert (tolerance.kind, max_ties) == ("ulps", 1) and mcc == 1
     smaller = [v for v in AMOUNTS["ulps"] if v < tolerance.value]
-    assert tolerance.value <= 4 and not torch.equal(ambiguous(p.gaps("ulps", 1), Tolerance("ulps", smaller[-1])), changed)
+    below = ambiguous(p.gaps("ulps", 1), Tolerance("ulps", smaller[-1]))
+    assert tolerance.value <= 4 and not torch.equal(below, changed)
 
 
 def test_where_nothing_changes_nothing_is_chosen():
