@@ -1,10 +1,10 @@
 """`python -m analyses calibrate MODEL INPUT...`: which tolerance calls those windows ambiguous whose index changes?"""
 
 import argparse
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 import nanops
 from analyses import provenance
 from analyses.commands.printing import print_lines
-from analyses.commands.validate import STRUCTURES, name_for, network_of
+from analyses.commands.validate import STRUCTURES, key_of, name_for, network_of
 from analyses.experiments.counting import Row, Tables, merge
 from analyses.figures.calibration import draw, markdown
 from analyses.kept import Kept
@@ -27,11 +27,9 @@ from analyses.validation.calibration import chosen, held_out
 from analyses.validation.gaps import poolings
 from analyses.validation.instability import Sampling, changes, probe
 from analyses.validation.study import total
-from analyses.validation.views import file_of, name_of, views
+from analyses.validation.views import name_of, views
 from mcaprobe.errors import InputError
-from mcaprobe.folders import file_hash
 from mcaprobe.products import save_figure
-from mcaprobe.volumes import existing
 
 ABOUT = (
     "sweep: a window is called ambiguous where its (max_ties + 1)-th largest value lies within the tolerance of the "
@@ -71,8 +69,8 @@ def calibrate(args: argparse.Namespace) -> int:
     tables: Tables = {}
     with console.status("") as status:
         for source in args.inputs:
-            key = f"{name}-{re.sub('[^A-Za-z0-9]+', '-', name_of(source))}-{file_hash(existing(file_of(source)))[:8]}"
-            found = kept.part(key, lambda source=source: _subject(network, source, args, sampling, status.update))  # type: ignore[misc]
+            compute = partial(_subject, network, source, args, sampling, status.update)
+            found = kept.part(key_of(name, source), compute)
             merge(tables, found)
             console.print(f"{provenance.now()} {name_of(source)}: {sum(map(len, found.values()))} rows")
     settings = chosen(tables["sweep"])

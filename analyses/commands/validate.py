@@ -3,7 +3,7 @@
 import argparse
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from torch import nn
 from analyses import provenance
 from analyses.commands.printing import print_lines
 from analyses.experiments.counting import Tables, merge
-from analyses.figures.validation import markdown
+from analyses.figures.fates import draw_fates
+from analyses.figures.validation import draw, draw_digits
+from analyses.figures.validation_tables import markdown
 from analyses.kept import Kept
+from analyses.models.checkpoint import read_tensors, write_tensors
 from analyses.models.demo import WEIGHTS
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
@@ -29,6 +32,7 @@ from analyses.validation.views import file_of, name_of, views
 from mcaprobe.errors import InputError
 from mcaprobe.folders import file_hash
 from mcaprobe.models import load_model
+from mcaprobe.products import save_figure
 from mcaprobe.volumes import existing
 from nanops import Tolerance
 
@@ -64,6 +68,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     p.add_argument("--threshold", type=float, default=0.5, help="the paper's t2 (%(default)s)")
     p.add_argument("--threads", type=int, default=1, help="of torch, and samples side by side (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="of the campaign (%(default)s)")
+    p.add_argument("--picture", action="store_true",
+                   help="draw where NaNs and unstable elements lie on the first slice of the first input")
     p.add_argument("--name", help="of the results: validation_NAME_*.csv (default: the model's)")
     p.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (%(default)s)")
     p.set_defaults(function=validate)
@@ -82,8 +88,8 @@ def validate(args: argparse.Namespace) -> int:
     tables: Tables = {}
     with console.status("") as status:
         for source in args.inputs:
-            key = f"{name}-{re.sub('[^A-Za-z0-9]+', '-', name_of(source))}-{file_hash(existing(file_of(source)))[:8]}"
-            found = kept.part(key, lambda source=source: _subject(network, source, args, plan, status.update))  # type: ignore[misc]
+            maps = kept.folder / f"{key_of(name, source)}.safetensors" if args.picture and not tables else None
+            found = _part(kept, key_of(name, source), network, source, args, plan, maps, status.update)
             merge(tables, found)
             console.print(f"{provenance.now()} {name_of(source)}: {sum(map(len, found.values()))} rows")
     named = {table: texts(rows) for table, rows in tables.items()}
@@ -100,12 +106,38 @@ def validate(args: argparse.Namespace) -> int:
     lines = markdown(layers, windows, named["networks"], named.get(DIGITS, []))
     title = f"Do the NaNs land where the digits are lost? {name}"
     write_text(args.out / f"validation_{name}.md", page(title, f"validation_{name}_layers_summary.csv", lines))
+    footer = footer_of(manifest)
+    stem = args.out / f"validation_{name}"
+    places = [row for row in summaries["places_summary"] if row["criterion"] == next(iter(plan.sampling.criteria))]
+    save_figure(draw(windows, layers, places, footer), stem.with_name(f"{stem.name}.png"), DPI)
+    if DIGITS in named:
+        save_figure(draw_digits(named[DIGITS], footer), stem.with_name(f"{stem.name}_digits.png"), DPI)
+    if args.picture:
+        maps = kept.folder / f"{key_of(name, args.inputs[0])}.safetensors"
+        words = f"{name_of(args.inputs[0])}. {footer}"
+        save_figure(draw_fates(read_tensors(maps)[0], words), stem.with_name(f"{stem.name}_fates.png"), DPI)
     print_lines(console, lines)
-    console.print(f"{args.out / f'validation_{name}'}*.csv, .json, .md")
+    console.print(f"{stem}*.csv, .json, .md, .png")
     return 0
 
 
 SUMMARIES = ("layers", "windows", "places")
+DPI = 130
+
+
+def key_of(name: str, source: str) -> str:
+    """Return the name of a subject's kept part: of the network's, the subject's and the content of its file."""
+    return f"{name}-{re.sub('[^A-Za-z0-9]+', '-', name_of(source))}-{file_hash(existing(file_of(source)))[:8]}"
+
+
+def footer_of(about: Mapping[str, Any]) -> str:
+    """Return what a figure says of its numbers."""
+    sampling = about["plan"]["sampling"]
+    return (
+        f"n = {len(about['subjects'])} subjects, {about['slices']} slice(s) each; {sampling['samples']} samples, mode "
+        f"random, emulated; unstable: class noise or below {sampling['below']:g} bit; {about['threads']} thread(s), "
+        f"{about['machine']['processor']}, torch {about['versions']['torch']}, {about['date'][:10]}."
+    )
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
@@ -143,6 +175,19 @@ def network_of(model: str, plane: str) -> tuple[nn.Module, dict[str, Any]]:
     return loaded.module, about | ({"file": WEIGHTS.name} if model == "demo" else {})
 
 
-def _subject(network: nn.Module, source: str, args: argparse.Namespace, plan: Plan, say: Any) -> Tables:
-    seen: Sequence[Any] = list(views(network, source, args.slices, args.plane))
-    return subject(network, seen, plan, say)
+def _part(
+    kept: Kept, key: str, network: nn.Module, source: str, args: argparse.Namespace, plan: Plan, maps: Path | None,
+    say: Any,
+) -> Tables:  # fmt: skip
+    """Return the tables of a subject, kept or new; where `maps` is a file, it is there afterwards."""
+    fates: dict[str, Any] = {}
+
+    def compute() -> Tables:
+        seen: Sequence[Any] = list(views(network, source, args.slices, args.plane))
+        found = subject(network, seen, plan, say, None if maps is None else fates)
+        if maps is not None:
+            maps.parent.mkdir(parents=True, exist_ok=True)
+            write_tensors(maps, fates, {"subject": name_of(source)})
+        return found
+
+    return kept.part(f"{key}-picture" if maps is not None else key, compute)

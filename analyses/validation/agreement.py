@@ -97,6 +97,16 @@ def place_rows(
             }  # fmt: skip
 
 
+def fate(nan: Tensor, unstable: Tensor) -> Tensor:
+    """Return for each pixel the share of the channels that are NaN and unstable, only NaN, only unstable: (3, h, w).
+
+    Args:
+        nan, unstable: Bool, (1, C, h, w).
+    """
+    n, u = nan[0], unstable[0]
+    return torch.stack([(n & u).float().mean(0), (n & ~u).float().mean(0), (~n & u).float().mean(0)])
+
+
 def zone(low: float, high: float) -> str:
     """Return what a band of distances is called."""
     if high <= -BOUNDARY:

@@ -17,7 +17,7 @@ from analyses.experiments.counting import Row, Tables
 from analyses.methods import STOCK
 from analyses.metrics import dice_of_classes
 from analyses.structures import CLASSES, IGNORED
-from analyses.validation.agreement import layer_rows, place_rows, signed_distance, window_rows
+from analyses.validation.agreement import fate, layer_rows, place_rows, signed_distance, window_rows
 from analyses.validation.instability import Sampling, layer_masks, probe
 from analyses.validation.nans import NaNs, nans_of
 from analyses.validation.views import View
@@ -54,18 +54,23 @@ class Plan:
     threshold: float = 0.5
 
 
-def subject(network: nn.Module, views: Sequence[View], plan: Plan, say: Say = lambda _: None) -> Tables:
+def subject(
+    network: nn.Module, views: Sequence[View], plan: Plan, say: Say = lambda _: None,
+    fates: dict[str, Tensor] | None = None,
+) -> Tables:  # fmt: skip
     """Return the tables of one subject.
 
     Args:
         network: Stock, in eval mode.
         views: Its slices; the first one's ways are probed.
+        fates: Gets, for the first slice, what becomes of each pixel of the unpooling outputs, by `method/layer`
+            (agreement.fate), and its anatomy.
     """
     tables: Tables = {}
     labels: dict[str, list[Tensor]] = {}
     for number, view in enumerate(views):
         say(f"{view.subject}, slice {view.index}: campaign of {plan.sampling.samples} samples")
-        ways, found = _compare(network, view, plan, tables, say)
+        ways, found = _compare(network, view, plan, tables, say, fates if number == 0 else None)
         for way, nans in found.items():
             labels.setdefault(way, []).append(nans)
         if number == 0 and plan.probes:
@@ -76,7 +81,7 @@ def subject(network: nn.Module, views: Sequence[View], plan: Plan, say: Say = la
 
 
 def _compare(
-    network: nn.Module, view: View, plan: Plan, tables: Tables, say: Say
+    network: nn.Module, view: View, plan: Plan, tables: Tables, say: Say, fates: dict[str, Tensor] | None
 ) -> tuple[dict[str, Convert], dict[str, Tensor]]:
     """Add the rows of one slice; return the ways, and the labels of each."""
     about = {"subject": view.subject}
@@ -94,8 +99,12 @@ def _compare(
                 continue
             nan = nans.masks[layer.name]
             tables.setdefault("layers", []).extend(layer_rows(about | {"method": name}, layer, nan))
+            if fates is not None and is_unpool(layer):
+                fates[f"{name}/{layer.name}"] = fate(nan, layer.unstable[main])
             if POOLS in layer.name:
                 tables.setdefault("places", []).extend(place_rows(about | {"method": name}, layer, nan, distance))
+    if fates is not None and view.picture.anatomy is not None:
+        fates["anatomy"] = view.picture.anatomy
     for name, nans in found.items():
         tables.setdefault("windows", []).extend(window_rows(about | {"method": name}, run, nans))
     masked = by_masks(oracle, threshold=plan.threshold)
