@@ -41,16 +41,20 @@ def max_pool(dims: int, with_indices: bool) -> Callable[..., Any]:
         if with_indices and options.tied:
             values, ties = _tied(dims, options, input, window)
             return values, mark(ties, Pool(at.path or at.layer, shape_of(input)[-dims:], *window[:4]))
-        if options.pooling in ("aggressive", "hybrid"):
-            found = _AGGRESSIVE[dims](input, *window, max_ties=options.max_ties, tolerance=options.tolerance)
-        elif not may_hold_nan(input):
-            return at.function(input, *window)
-        else:
-            # No window has more ties than values: the largest valid value, and its place, whatever ties with it.
-            found = _AGGRESSIVE[dims](input, *window, max_ties=prod(kernel), tolerance=EXACT)
-        return found if with_indices else found[0]
+        return _untied(at, options, dims, with_indices, input, window)
 
     return pool
+
+
+def _untied(at: Place, options: Options, dims: int, with_indices: bool, input: Tensor, window: tuple[Any, ...]) -> Any:
+    if options.pooling in ("aggressive", "hybrid"):
+        found = _AGGRESSIVE[dims](input, *window, max_ties=options.max_ties, tolerance=options.tolerance)
+    elif not may_hold_nan(input):
+        return at.function(input, *window)
+    else:
+        # No window has more ties than values: the largest valid value, and its place, whatever ties with it.
+        found = _AGGRESSIVE[dims](input, *window, max_ties=prod(window[0]), tolerance=EXACT)
+    return found if with_indices else found[0]
 
 
 def _tied(dims: int, options: Options, input: Tensor, window: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
@@ -66,33 +70,37 @@ def max_unpool(dims: int) -> Callable[..., Any]:
         ConversionError: from the replacement; indices of no converted pool, or another window than the pool's.
     """
 
-    def unpool(
-        at: Place, input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-        output_size: Any = None,
-    ) -> Any:  # fmt: skip
+    def unpool(at: Place, input: Tensor, indices: Tensor, *sizes: Any, **named: Any) -> Any:
         assert at.options is not None
         pool = pool_of(indices)
-        if pool is None:
-            if at.options.tied:
-                raise at.refuse(f"its indices come from no converted pool; the {at.options.pooling} unpooling needs "
-                                "the ties of that pool as they are")  # fmt: skip
-            return at.function(input, indices, kernel_size, stride, padding, output_size)
-        if not isinstance(at.function, FunctionType):
-            raise at.refuse("it calls torch's internal max_unpool; call torch.nn.functional.max_unpool*d")
-        kernel = expand(kernel_size, dims, "kernel_size")
-        step = _step(stride, kernel)
-        own = replace(pool, kernel=kernel, stride=step, padding=expand(padding, dims, "padding", least=0))
-        if own != pool:
-            raise at.refuse(
-                f"it unpools kernel {own.kernel}, stride {own.stride}, padding {own.padding}, but its pool "
-                f"{pool.layer} had kernel {pool.kernel}, stride {pool.stride}, padding {pool.padding}"
-            )
-        if shape_of(input) != shape_of(indices):
-            raise at.refuse(f"it unpools values {shape_of(input)} at the ties {shape_of(indices)} of {pool.layer}")
-        size = _size(at, input, own, dims, output_size)
-        return _UNPOOL[dims](input, indices, kernel, step, own.padding, size, dilation=own.dilation)
+        if pool is not None:
+            return _tied_unpool(dims, pool, at, input, indices, *sizes, **named)
+        if at.options.tied:
+            raise at.refuse(f"its indices come from no converted pool; the {at.options.pooling} unpooling needs "
+                            "the ties of that pool as they are")  # fmt: skip
+        return at.function(input, indices, *sizes, **named)
 
     return unpool
+
+
+def _tied_unpool(
+    dims: int, pool: Pool, at: Place, input: Tensor, indices: Tensor, kernel_size: Any = None, stride: Any = None,
+    padding: Any = 0, output_size: Any = None,
+) -> Tensor:  # fmt: skip
+    if not isinstance(at.function, FunctionType):
+        raise at.refuse("it calls torch's internal max_unpool; call torch.nn.functional.max_unpool*d")
+    kernel = expand(kernel_size, dims, "kernel_size")
+    step = _step(stride, kernel)
+    own = replace(pool, kernel=kernel, stride=step, padding=expand(padding, dims, "padding", least=0))
+    if own != pool:
+        raise at.refuse(
+            f"it unpools kernel {own.kernel}, stride {own.stride}, padding {own.padding}, but its pool "
+            f"{pool.layer} had kernel {pool.kernel}, stride {pool.stride}, padding {pool.padding}"
+        )
+    if shape_of(input) != shape_of(indices):
+        raise at.refuse(f"it unpools values {shape_of(input)} at the ties {shape_of(indices)} of {pool.layer}")
+    size = _size(at, input, own, dims, output_size)
+    return _UNPOOL[dims](input, indices, kernel, step, own.padding, size, dilation=own.dilation)
 
 
 def _step(stride: Any, kernel: tuple[int, ...]) -> tuple[int, ...]:

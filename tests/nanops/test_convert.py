@@ -75,6 +75,19 @@ def test_a_pool_whose_indices_nobody_wants_ignores_nan():
         assert y.isnan().sum() == 1 and y[0, 0, 0, 0] == 0
 
 
+@pytest.mark.parametrize("pooling", ["aggressive", None])
+def test_an_unpool_of_torch_itself_copies_nan(pooling):
+    class Internal(nn.Module):
+        def forward(self, x):
+            y, indices = F.max_pool2d(x, 2, return_indices=True)
+            return torch._C._nn.max_unpool2d(y, indices, (16, 16)) + torch.ops.aten.max_unpool2d(y, indices, [16, 16])
+
+    y, indices = aggressive_max_pool2d(untied(), 2, max_ties=1, tolerance=Tolerance("absolute", 0.5 if pooling else 0))
+    options = {"tolerance": Tolerance("absolute", 0.5), "final": "keep"}
+    expected = F.max_unpool2d(y, indices, 2)
+    assert same_bits(nanops.convert(Internal(), pooling, **options)(untied()), expected + expected)
+
+
 def test_an_aggressive_pool_needs_no_indices():
     y = nanops.convert(nn.MaxPool2d(2), "aggressive", final="keep", max_ties=3)(image())
     assert same_bits(y, aggressive_max_pool2d(image(), 2, max_ties=3)[0]) and y.isnan().any()
