@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from nanops.conversion.copying import check, copied
+from nanops.conversion.masks import expect_masks, read_masks
 from nanops.conversion.mode import Conversion, Converted, Site, become
 from nanops.conversion.options import Options, resolve
 from nanops.errors import InputError
@@ -18,6 +19,7 @@ def convert(
     tolerance: Tolerance = PAPER, max_ties: int = 1, layers: str | Iterable[str] = "*", final: str = "zero", *,
     generator: Generator | None = None, count_padding: bool = True, uniform: bool = False, sigma: float = 1e-3,
     background: int = 0, overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:  # fmt: skip
     """Return a copy of a model whose pools make NaN, and whose convolutions skip it; the original stays as it is.
 
@@ -29,7 +31,8 @@ def convert(
       weights, from the valid values.
     - Max-pools ignore NaN. `conservative`: where the indices are asked for, ties travel in their place, and the unpool
       writes NaN at all tied positions (the paper's section 3). `aggressive`: a pool is NaN where more than `max_ties`
-      values tie (section 4). `hybrid`: both. None: pools make no NaN, they only ignore it.
+      values tie (section 4). `hybrid`: both. None: pools make no NaN, they only ignore it. `mask`: as None, and NaN
+      where an oracle says, in `masks`, at the outputs of pools and unpools.
     - NaN is replaced by 0 before linear layers, average pools, means and sums, and before all convolutions, norms and
       pools of layers that are not selected; the final policy applies to the output and before softmax, argmax, sorting
       and extremes inside the model, with "zero" for those of the former. `count_skipped` lists what was replaced.
@@ -52,21 +55,29 @@ def convert(
             `background`; or "keep".
         count_padding: Whether padding zeros are valid values.
         uniform: Whether windows of constant background get their known output.
-        overrides: Other values of these options (not `pooling`, `final`) by glob; the last match decides.
+        overrides: Other values of these options (not `pooling`, `final`, `masks`) by glob; the last match
+            decides.
+        masks: For "mask", by name of a max-pool's or unpool's call, bool tensors of the shape that it returns, or with
+            batch 1 for all samples; not copied. Names are those of conversion/masks.py: `encode1.pool`,
+            `encode1.pool.indices` (over windows), `decoder.1:max_unpool2d`, `:max_pool2d:2` (the second in a forward).
 
     Raises:
-        InputError: an option that makes no sense, a glob that matches no layer, a model that was converted before.
-        ConversionError: a model that cannot be converted faithfully. What only a forward shows is refused there.
+        InputError: an option that makes no sense, a glob that matches no layer, a model that was converted before; a
+            mask that is of no pool, and in the forward one of another shape.
+        ConversionError: a model that cannot be converted faithfully. What only a forward shows is refused there, also
+            that a call with a mask was not made.
     """
     expect_policy(final, background)
     base = Options(pooling, threshold, fill, sigma, tolerance, max_ties, generator, count_padding, uniform)
+    expect_masks(pooling, masks)
     check(model)
     names: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(path)
     options = resolve(list(names.values()), base, layers, overrides)
     found = {paths[0]: own for paths, own in zip(names.values(), options, strict=True)}
-    conversion = Conversion(model, final, background)
+    selected = {path for path, own in found.items() if own is not None}
+    conversion = Conversion(model, final, background, read_masks(masks, names, selected) if masks else None)
     converted = copied(model)
     for path, module in list(converted.named_modules()):
         vars(module)["_nanops"] = Site(conversion, path, found[path], type(module))

@@ -18,7 +18,9 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from nanops.conversion import leaves
 from nanops.conversion.deferred import Waiting, settled
 from nanops.conversion.knowledge import CARRIED, HEADS, LOCAL, METADATA, PRODUCTS, SOFT, ZEROED
+from nanops.conversion.masks import Masks
 from nanops.conversion.options import Options
+from nanops.conversion.oracle import Oracle
 from nanops.conversion.outputs import finish
 from nanops.conversion.place import Place, holds_nan, mark, may_hold_nan, pool_of, tensors
 from nanops.conversion.replacements import REPLACEMENTS, note_dense
@@ -29,10 +31,10 @@ _LARGER = ("maximum", "max")
 
 
 class Conversion:
-    """What the modules of one converted model have in common: the original and the final policy."""
+    """What the modules of one converted model have in common: the original, the final policy and an oracle's masks."""
 
-    def __init__(self, original: nn.Module, final: str, background: int) -> None:
-        self.original, self.final, self.background = original, final, background
+    def __init__(self, original: nn.Module, final: str, background: int, masks: Masks | None = None) -> None:
+        self.original, self.final, self.background, self.masks = original, final, background, masks
 
 
 class Site:
@@ -60,13 +62,17 @@ class Converted:
         mode = running(site.conversion)
         if mode is not None:
             return mode.run(self, site, own, args, kwargs)
-        mode = Replacing(site.conversion)
+        mode = Replacing(site.conversion, site.path)
         with mode:
             try:
                 output = mode.run(self, site, own, args, kwargs)
             finally:
                 mode.waiting.settle()  # also what an exception carries away
-        return settled(output) if site.path else finish(_final(site), output)
+        if site.path:
+            return settled(output)
+        if mode.oracle is not None:
+            mode.oracle.expect_found()
+        return finish(_final(site), output)
 
     def register_forward_hook(self, hook: Callable[..., Any], **options: Any) -> Any:
         """Register a hook as torch does; the functions that it calls are torch's own."""
@@ -120,11 +126,12 @@ class Plain:
 
 
 class Replacing(TorchFunctionMode):
-    """Replace the functions of torch that are called while a converted model runs, in this thread."""
+    """Replace the functions of torch that are called while a converted model runs, or a layer of it, in this thread."""
 
-    def __init__(self, conversion: Conversion) -> None:
+    def __init__(self, conversion: Conversion, layer: str) -> None:
         super().__init__()
         self.conversion = conversion
+        self.oracle = None if conversion.masks is None else Oracle(conversion.masks, layer)
         self.site: Site | None = None
         self.paused = False
         self.waiting = Waiting()
@@ -142,9 +149,12 @@ class Replacing(TorchFunctionMode):
                 return y
         before, self.site = self.site, site
         try:
-            return forward(*args, **kwargs)
+            y = forward(*args, **kwargs)
         finally:
             self.site = before
+        if self.oracle is not None and site.path in self.oracle.masks.around and not self.paused:
+            y = self.oracle.returned(site.path, y)
+        return y
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -169,7 +179,8 @@ class Replacing(TorchFunctionMode):
         if name in LOCAL and not tied and name not in REPLACEMENTS and not learned:
             return func(*args, **kwargs)
         conversion, site = self.conversion, self.site
-        place = Place(site.layer, site.path, site.options, conversion.final, conversion.background, func, name)
+        oracle = None if self.oracle is None else self.oracle.mark
+        place = Place(site.layer, site.path, site.options, conversion.final, conversion.background, func, name, oracle)
         return _dispatch(place, args, kwargs, tied)
 
 

@@ -11,7 +11,7 @@ from nanops.errors import InputError, nearest
 from nanops.rule import Rule
 from nanops.tolerance import PAPER, Tolerance
 
-POOLINGS = ("conservative", "aggressive", "hybrid", None)
+POOLINGS = ("conservative", "aggressive", "hybrid", "mask", None)
 
 
 @dataclass(frozen=True, slots=True)

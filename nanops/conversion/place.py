@@ -42,6 +42,8 @@ class Place:
         final, background: The final policy.
         function: What was called.
         name: Its name without underscores.
+        oracle: Puts NaN into what a pool or unpool returned, from the call and the axes of its images; None without
+            masks.
     """
 
     layer: str
@@ -51,6 +53,7 @@ class Place:
     background: int
     function: Callable[..., Any]
     name: str
+    oracle: Callable[["Place", int, Any], Any] | None = None
 
     def refuse(self, why: str) -> ConversionError:
         """Return the error that names the layer."""

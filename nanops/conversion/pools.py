@@ -41,7 +41,8 @@ def max_pool(dims: int, with_indices: bool) -> Callable[..., Any]:
         if with_indices and options.tied:
             values, ties = _tied(dims, options, input, window)
             return values, mark(ties, Pool(at.path or at.layer, shape_of(input)[-dims:], *window[:4]))
-        return _untied(at, options, dims, with_indices, input, window)
+        found = _untied(at, options, dims, with_indices, input, window)
+        return found if at.oracle is None else at.oracle(at, dims, found)
 
     return pool
 
@@ -78,7 +79,8 @@ def max_unpool(dims: int) -> Callable[..., Any]:
         if at.options.tied:
             raise at.refuse(f"its indices come from no converted pool; the {at.options.pooling} unpooling needs "
                             "the ties of that pool as they are")  # fmt: skip
-        return at.function(input, indices, *sizes, **named)
+        found = at.function(input, indices, *sizes, **named)
+        return found if at.oracle is None else at.oracle(at, dims, found)
 
     return unpool
 
