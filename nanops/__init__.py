@@ -29,9 +29,10 @@ from nanops import functional, modules
 from nanops.accounting import count_skipped
 from nanops.conversion.convert import convert, restore
 from nanops.errors import ConversionError, InputError
+from nanops.overrides import load_overrides, save_overrides
 from nanops.tolerance import PAPER, PUBLISHED_CODE, Tolerance
 
 __all__ = [
     "PAPER", "PUBLISHED_CODE", "ConversionError", "InputError", "Tolerance", "convert", "count_skipped", "functional",
-    "modules", "restore",
+    "load_overrides", "modules", "restore", "save_overrides",
 ]  # fmt: skip

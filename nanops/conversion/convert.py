@@ -1,6 +1,7 @@
 """Turn a model into one that knows NaN, and back."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Generator, Tensor, nn
@@ -11,6 +12,7 @@ from nanops.conversion.mode import Conversion, Converted, Site, become
 from nanops.conversion.options import Options, resolve
 from nanops.errors import InputError
 from nanops.functional.final import expect_policy
+from nanops.overrides import load_overrides
 from nanops.tolerance import PAPER, Tolerance
 
 
@@ -18,7 +20,7 @@ def convert(
     model: nn.Module, pooling: str | None = "conservative", threshold: float = 0.5, fill: str = "mean",
     tolerance: Tolerance = PAPER, max_ties: int = 1, layers: str | Iterable[str] = "*", final: str = "zero", *,
     generator: Generator | None = None, count_padding: bool = True, uniform: bool = False, sigma: float = 1e-3,
-    background: int = 0, overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    background: int = 0, overrides: Mapping[str, Mapping[str, Any]] | str | Path | None = None,
     masks: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:  # fmt: skip
     """Return a copy of a model whose pools make NaN, and whose convolutions skip it; the original stays as it is.
@@ -55,8 +57,8 @@ def convert(
             `background`; or "keep".
         count_padding: Whether padding zeros are valid values.
         uniform: Whether windows of constant background get their known output.
-        overrides: Other values of these options (not `pooling`, `final`, `masks`) by glob; the last match
-            decides.
+        overrides: Other values of these options (not `pooling`, `final`, `masks`) by glob, or a file of
+            `save_overrides`; the last match decides.
         masks: For "mask", by name of a max-pool's or unpool's call, bool tensors of the shape that it returns, or with
             batch 1 for all samples; not copied. Names are those of conversion/masks.py: `encode1.pool`,
             `encode1.pool.indices` (over windows), `decoder.1:max_unpool2d`, `:max_pool2d:2` (the second in a forward).
@@ -70,6 +72,8 @@ def convert(
     expect_policy(final, background)
     base = Options(pooling, threshold, fill, sigma, tolerance, max_ties, generator, count_padding, uniform)
     expect_masks(pooling, masks)
+    if overrides is not None and not isinstance(overrides, Mapping):
+        overrides = load_overrides(overrides)
     check(model)
     names: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
