@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import nn
 import nanops
 from analyses import provenance
 from analyses.commands.printing import print_lines
-from analyses.commands.validate import STRUCTURES, key_of, name_for, network_of
+from analyses.commands.validate import STRUCTURES, counted, key_of, name_for, network_of
 from analyses.experiments.counting import Row, Tables, merge
 from analyses.figures.calibration import draw, markdown
 from analyses.kept import Kept
@@ -116,6 +116,9 @@ def _write(
 ) -> None:
     named = {table: texts(rows) for table, rows in tables.items()}
     for table, rows in named.items():
+        if not rows:
+            console.print("No subject was held out: that takes two or more.")
+            continue
         write_table(out / f"calibration_{name}_{table}.csv", rows)
     stem = out / f"calibration_{name}"
     nanops.save_overrides(stem.with_name(f"{stem.name}_overrides.json"), settings, about)
@@ -123,17 +126,6 @@ def _write(
     lines = markdown(named["sweep"], named["areas"], named["held_out"])
     title = f"A tolerance of ties from measurement: {name}"
     write_text(stem.with_name(f"{stem.name}.md"), page(title, f"{stem.name}_sweep.csv", lines))
-    save_figure(draw(named["sweep"], footer_of(about)), stem.with_name(f"{stem.name}.png"), 130)
+    save_figure(draw(named["sweep"], counted(about, about["sampling"]["samples"])), stem.with_name(f"{stem.name}.png"), 130)
     print_lines(console, lines)
     console.print(f"{stem}*.csv, .json, .md, .png; nanops.convert(model, overrides=...) reads {stem}_overrides.json")
-
-
-def footer_of(about: Mapping[str, Any]) -> str:
-    """Return what a figure says of its numbers."""
-    subjects: Sequence[str] = about["subjects"]
-    machine = about["machine"]["processor"]
-    return (
-        f"n = {len(subjects)} subjects, {about['slices']} slices each; {about['sampling']['samples']} samples, mode "
-        f"random, emulated; {about['threads']} thread(s), {machine}, torch {about['versions']['torch']}, "
-        f"{about['date'][:10]}."
-    )

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+import nanops
 from analyses import provenance
 from analyses.commands.printing import print_lines
 from analyses.experiments.counting import Tables, merge
@@ -68,6 +69,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     p.add_argument("--threshold", type=float, default=0.5, help="the paper's t2 (%(default)s)")
     p.add_argument("--threads", type=int, default=1, help="of torch, and samples side by side (%(default)s)")
     p.add_argument("--seed", type=int, default=0, help="of the campaign (%(default)s)")
+    p.add_argument("--overrides", type=Path, metavar="FILE", help="tolerances that `calibrate` wrote, to be tried too")
     p.add_argument("--picture", action="store_true",
                    help="draw where NaNs and unstable elements lie on the first slice of the first input")
     p.add_argument("--name", help="of the results: validation_NAME_*.csv (default: the model's)")
@@ -111,7 +113,8 @@ def validate(args: argparse.Namespace) -> int:
     places = [row for row in summaries["places_summary"] if row["criterion"] == next(iter(plan.sampling.criteria))]
     save_figure(draw(windows, layers, places, footer), stem.with_name(f"{stem.name}.png"), DPI)
     if DIGITS in named:
-        save_figure(draw_digits(named[DIGITS], footer), stem.with_name(f"{stem.name}_digits.png"), DPI)
+        words = f"{plan.probes} samples of each network, on the first slice of each subject. {footer}"
+        save_figure(draw_digits(named[DIGITS], words), stem.with_name(f"{stem.name}_digits.png"), DPI)
     if args.picture:
         maps = kept.folder / f"{key_of(name, args.inputs[0])}.safetensors"
         words = f"{name_of(args.inputs[0])}. {footer}"
@@ -133,10 +136,17 @@ def key_of(name: str, source: str) -> str:
 def footer_of(about: Mapping[str, Any]) -> str:
     """Return what a figure says of its numbers."""
     sampling = about["plan"]["sampling"]
+    return f"Unstable: class noise or below {sampling['below']:g} bit. {counted(about, sampling['samples'])}"
+
+
+def counted(about: Mapping[str, Any], samples: int) -> str:
+    """Return how many subjects, slices and samples were looked at, how, when and where."""
+    subjects, slices, threads = len(about["subjects"]), about["slices"], about["threads"]
+    each = f"{slices} slice{'s' if slices > 1 else ''}{' each' if subjects > 1 else ''}"
     return (
-        f"n = {len(about['subjects'])} subjects, {about['slices']} slice(s) each; {sampling['samples']} samples, mode "
-        f"random, emulated; unstable: class noise or below {sampling['below']:g} bit; {about['threads']} thread(s), "
-        f"{about['machine']['processor']}, torch {about['versions']['torch']}, {about['date'][:10]}."
+        f"n = {subjects} subject{'s' if subjects > 1 else ''}, {each}; {samples} samples, mode random, emulated; "
+        f"{threads} thread{'s' if threads > 1 else ''}, {about['machine']['processor']}, torch "
+        f"{about['versions']['torch']}, {about['date'][:10]}."
     )
 
 
@@ -154,7 +164,8 @@ def plan_of(args: argparse.Namespace) -> Plan:
         raise InputError(f"Expected each input once, got {repeated[0]} twice.")
     sampling = Sampling(args.samples, args.below, args.seed, args.threads)
     _ = sampling.criteria  # refuses a threshold that is none
-    return Plan(sampling, args.probes, TOLERANCES, args.threshold)
+    overrides = None if args.overrides is None else nanops.load_overrides(args.overrides)
+    return Plan(sampling, args.probes, TOLERANCES, overrides, args.threshold)
 
 
 def name_for(args: argparse.Namespace) -> str:

@@ -10,6 +10,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from analyses.figures.validation import METHODS
+
 ANATOMY = "anatomy"
 # Okabe and Ito 2008.
 COLOURS = {
@@ -29,9 +31,11 @@ def draw_fates(maps: Mapping[str, Tensor], footer: str) -> Figure:
     Args:
         maps: `method/layer` -> (3, h, w) shares (agreement.fate), and `anatomy` (H, W).
     """
-    names = [name for name in maps if name != ANATOMY]
-    methods = list(dict.fromkeys(name.split("/", 1)[0] for name in names))
-    layers = list(dict.fromkeys(name.split("/", 1)[1] for name in names))
+    names = [name.split("/", 1) for name in maps if name != ANATOMY]
+    present = {method for method, _ in names}
+    methods = [method for method in METHODS if method in present]
+    # A file of tensors has no order: the coarsest layer comes first, as it does in the network.
+    layers = sorted({layer for _, layer in names}, key=lambda layer: maps[f"{methods[0]}/{layer}"][0].numel())
     figure, axes = plt.subplots(
         len(methods), len(layers), figsize=(2.5 * len(layers), 2.65 * len(methods) + 0.7), squeeze=False,
         layout="constrained",

@@ -129,7 +129,8 @@ def draw_digits(rows: Rows, footer: str) -> Figure:
 
 
 DIGIT_LINES = {
-    STOCK: ("black", "-"), "conservative": ("#0072b2", "-"), "conservative, 256 ulps": ("#0072b2", ":"),
-    "aggressive": ("#d55e00", "-"), "aggressive, 256 ulps": ("#d55e00", ":"), "hybrid": ("#009e73", "-"),
+    STOCK: ("black", "-"), "conservative": ("#0072b2", "-"), "conservative, calibrated": ("#0072b2", "--"),
+    "conservative, 256 ulps": ("#0072b2", ":"), "aggressive": ("#d55e00", "-"),
+    "aggressive, calibrated": ("#d55e00", "--"), "aggressive, 256 ulps": ("#d55e00", ":"), "hybrid": ("#009e73", "-"),
     "oracle": ("#cc79a7", "-"), "oracle, moved": ("#e69f00", "--"), "oracle, random": ("0.6", "--"),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from analyses.validation.agreement import fate, layer_rows, place_rows, signed_d
 from analyses.validation.instability import Sampling, layer_masks, probe
 from analyses.validation.nans import NaNs, nans_of
 from analyses.validation.views import View
-from analyses.validation.ways import Convert, by_masks, by_ties, is_unpool
+from analyses.validation.ways import Convert, at_tolerances, by_masks, by_ties, is_unpool
 from mcaprobe.errors import InputError
 from nanops import Tolerance
 
@@ -44,13 +44,15 @@ class Plan:
     Attributes:
         sampling: Of the stock network's campaign.
         probes: Samples of the campaigns of the ways themselves, with another seed than the masks; 0: none.
-        tolerances: Other tolerances at which the conservative and the aggressive way are probed, by name.
+        tolerances: Other tolerances for the conservative and the aggressive way, by name.
+        overrides: Calibrated ones for each pooling; None: none.
         threshold: The paper's t2.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     probes: int = 10
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+    overrides: Mapping[str, Mapping[str, Any]] | None = None
     threshold: float = 0.5
 
 
@@ -107,15 +109,15 @@ def _compare(
         fates["anatomy"] = view.picture.anatomy
     for name, nans in found.items():
         tables.setdefault("windows", []).extend(window_rows(about | {"method": name}, run, nans))
-    masked = by_masks(oracle, threshold=plan.threshold)
-    found |= {name: nans_of(way(network), view.input.tensor, ()) for name, way in masked.items()}
+    more = at_tolerances(plan.tolerances, plan.overrides, plan.threshold) | by_masks(oracle, threshold=plan.threshold)
+    found |= {name: nans_of(way(network), view.input.tensor, ()) for name, way in more.items()}
     with torch.inference_mode():
         stock = _classes(network(view.input.tensor))
     tables.setdefault("networks", []).extend(
         about | {"method": name} | _work(nans) | _labels(_classes(nans.output), stock, view.brain)
         for name, nans in found.items()
     )
-    return ties | masked, {STOCK: stock, **{name: _classes(nans.output) for name, nans in found.items()}}
+    return ties | more, {STOCK: stock, **{name: _classes(nans.output) for name, nans in found.items()}}
 
 
 def _classes(logits: object) -> Tensor:
@@ -151,9 +153,6 @@ def _probe_all(
     sampling = replace(plan.sampling, samples=plan.probes, seed=plan.sampling.seed + 1)
     about = {"subject": view.subject, "slice": view.index, "samples": plan.probes}
     networks: dict[str, Convert] = {STOCK: lambda m: m, **ways}
-    for name, tolerance in plan.tolerances.items():
-        chosen = by_ties(tolerance, plan.threshold)
-        networks |= {f"{pooling}, {name}": chosen[pooling].convert for pooling in ("conservative", "aggressive")}
     for name, way in networks.items():
         say(f"{view.subject}, slice {view.index}: digits of {name}")
         run = probe(way(network), view, sampling, keep=())

@@ -17,8 +17,8 @@ from nanops import Tolerance
 
 # `absolute` compares with <, the others with <=; 0 ulps are exact ties.
 AMOUNTS: dict[str, tuple[float, ...]] = {
-    "absolute": tuple(10.0**e for e in range(-9, 1)),
-    "relative": tuple(10.0**e for e in range(-9, 1)),
+    "absolute": tuple(10.0 ** (e / 2) for e in range(-18, 1)),
+    "relative": tuple(10.0 ** (e / 2) for e in range(-18, 1)),
     "ulps": (0.0, *(float(2**e) for e in range(0, 25))),
 }
 MAX_TIES = (1, 2, 3)

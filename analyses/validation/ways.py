@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -22,6 +23,24 @@ Convert = Callable[[nn.Module], nn.Module]
 def by_ties(tolerance: Tolerance = PAPER, threshold: float = THRESHOLD) -> dict[str, Method]:
     """Return the poolings of the paper and their hybrid, at one tolerance."""
     return {name: Method(name, threshold, tolerance=tolerance) for name in ("conservative", "aggressive", "hybrid")}
+
+
+def at_tolerances(
+    tolerances: Mapping[str, Tolerance], overrides: Mapping[str, Mapping[str, Any]] | None, threshold: float = THRESHOLD
+) -> dict[str, Convert]:
+    """Return the paper's poolings at other tolerances by `pooling, name`, and with those that were calibrated.
+
+    Args:
+        overrides: What `analyses calibrate` wrote for each pooling; None: nothing was calibrated.
+    """
+    ways: dict[str, Convert] = {}
+    for pooling in ("conservative", "aggressive"):
+        convert = partial(nanops.convert, pooling=pooling, threshold=threshold)
+        if overrides is not None:
+            ways[f"{pooling}, calibrated"] = partial(convert, overrides=overrides)
+        for name, tolerance in tolerances.items():
+            ways[f"{pooling}, {name}"] = partial(convert, tolerance=tolerance)
+    return ways
 
 
 def is_unpool(layer: LayerMasks) -> bool:
