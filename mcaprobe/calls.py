@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mcaprobe.lanes import LaneTensor, lanes_of
+from mcaprobe.steps import ARGMAX, EXTREMES_AND_PLACES, INDICES_SUFFIX, PLACES, POOL, is_pooling
 
 # Whole copies, casts and moves: the same numbers again (some of them only copy where they have to).
 COPIES = frozenset(
@@ -83,17 +84,35 @@ def named_tensors(tree: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
         yield from named_tensors(part, f"{suffix}.{key}")
 
 
-def outputs_of(operator: str, output: Any) -> list[tuple[str, Tensor]]:
-    """Return the outputs of a call by suffix; those of a pooling with indices are `` and `.indices`."""
-    found = list(named_tensors(output))
-    if is_pooling(operator) and len(found) == 2 and isinstance(output, tuple) and not is_floating(found[1][1]):
-        return [("", found[0][1]), (".indices", found[1][1])]
+class Output(NamedTuple):
+    """One tensor in the output of a call.
+
+    Attributes:
+        suffix: Of its name.
+        step: What the call selects (steps.STEPS), where the tensor holds the selection; else None.
+    """
+
+    suffix: str
+    tensor: Tensor
+    step: str | None
+
+
+def outputs_of(operator: str, output: Any) -> list[Output]:
+    """Return the outputs of a call.
+
+    Those of a pooling with indices are `` and `.indices`; of a function that returns extremes and their places, such as
+    max(dim) and topk, `.0` and `.indices`.
+    """
+    found = [Output(suffix, tensor, None) for suffix, tensor in named_tensors(output)]
+    if isinstance(output, Tensor) and operator in PLACES:
+        return [found[0]._replace(step=ARGMAX)]
+    if len(found) == 2 and isinstance(output, tuple) and not is_floating(found[1].tensor):
+        values, places = found
+        if is_pooling(operator):
+            return [values._replace(suffix=""), Output(INDICES_SUFFIX, places.tensor, POOL)]
+        if operator in EXTREMES_AND_PLACES:
+            return [values, Output(INDICES_SUFFIX, places.tensor, ARGMAX)]
     return found
-
-
-def is_pooling(operator: str) -> bool:
-    """Return whether integer outputs of this operator are the indices of a pooling."""
-    return "pool" in operator.lower()
 
 
 def is_floating(tensor: Tensor) -> bool:

@@ -19,6 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from mcaprobe.gridrules import PRIMARY, RESAMPLING, SAME, STRUCTURE, concatenated
 from mcaprobe.grids import Axis, Dim, Step, Tag, aligned, broadcast, is_lost, move, unknown
 from mcaprobe.recorder import record
+from mcaprobe.steps import LABELS
 
 COMPOSITE = "CompositeImplicitAutograd"
 RULED = frozenset([*RESAMPLING, *STRUCTURE, *SAME])
@@ -37,6 +38,8 @@ class LayerInfo:
         grid: (scale, offset) for each spatial axis, so that input coordinate = offset + scale * layer index, in voxel
             centres; None where an operator without a rule made the place unknown, or where there is no space.
         spatial: Whether the last dimensions are the image axes; False for a linear output or permuted axes: no map.
+            Before them are the batch and the channels; labels and other decisions over the channels have no channels.
+        step: What a layer of integers selects, one of `steps.STEPS`; None for activations.
     """
 
     name: str
@@ -45,6 +48,7 @@ class LayerInfo:
     dtype: torch.dtype
     grid: Grid | None
     spatial: bool
+    step: str | None = None
 
     @property
     def assumed(self) -> bool:
@@ -196,17 +200,34 @@ class GridTracking(TorchDispatchMode):
         return Tag((*dims[:at], None, *dims[at:]))
 
 
-def layer_info(name: str, operator: str, tensor: Tensor, tag: Tag | None, spatial_dims: int) -> LayerInfo:
-    """Return what is known of one recorded tensor; `tag` None: it does not depend on the image."""
-    shape = tuple(tensor.shape)
+def layer_info(
+    name: str, operator: str, tensor: Tensor, tag: Tag | None, spatial_dims: int, step: str | None = None
+) -> LayerInfo:
+    """Return what is known of one recorded tensor.
+
+    Args:
+        tag: Its place, or of labels that of the output they were taken of; None: it does not depend on the image.
+        spatial_dims: Image axes of the input.
+        step: What it selects, if it does.
+    """
     grid, spatial = None, False
-    if tag is not None and spatial_dims > 0 and tensor.ndim == spatial_dims + 2:
-        dims = tag.dims[2:]
-        in_place = all(is_lost(d) or (isinstance(d, Axis) and d.axis == i) for i, d in enumerate(dims))
-        spatial = in_place and not any(isinstance(d, Axis) for d in tag.dims[:2])
-        if spatial and all(isinstance(d, Axis) for d in dims):
-            grid = tuple((d.scale, d.offset) for d in dims if isinstance(d, Axis))
-    return LayerInfo(name, operator, shape, tensor.dtype, grid, spatial)
+    if tag is not None and spatial_dims > 0:
+        grid, spatial = _place(tag, spatial_dims, bare=step not in (None, LABELS))
+    return LayerInfo(name, operator, tuple(tensor.shape), tensor.dtype, grid, spatial, step)
+
+
+def _place(tag: Tag, spatial_dims: int, bare: bool) -> tuple[Grid | None, bool]:
+    """Return the grid, and whether the last dimensions are the image axes; `bare`: there may be no channels."""
+    leading = len(tag.dims) - spatial_dims
+    if leading != 2 and not (leading == 1 and bare):
+        return None, False
+    dims = tag.dims[leading:]
+    in_place = all(is_lost(d) or (isinstance(d, Axis) and d.axis == i) for i, d in enumerate(dims))
+    known = all(isinstance(d, Axis) for d in dims)
+    spatial = in_place and not any(isinstance(d, Axis) for d in tag.dims[:leading])
+    if leading == 1 and not known:  # nothing tells channels from a lost axis
+        return None, False
+    return (tuple((d.scale, d.offset) for d in dims if isinstance(d, Axis)) if spatial and known else None), spatial
 
 
 def survey(model: nn.Module, x: Tensor, layers: str | list[str] = "*") -> dict[str, LayerInfo]:
@@ -225,8 +246,11 @@ def survey(model: nn.Module, x: Tensor, layers: str | list[str] = "*") -> dict[s
         tracking = GridTracking(image)
 
         def sink(name: str, operator: str, tensor: Tensor) -> None:
-            found[name] = layer_info(name, operator, tensor, tracking.tag_of(tensor), max(0, x.ndim - 2))
+            # The recorder takes labels out of sight of the tracking.
+            placed = tensor if recorded.labelled is None else recorded.labelled
+            step, dims = recorded.steps.get(name), max(0, x.ndim - 2)
+            found[name] = layer_info(name, operator, tensor, tracking.tag_of(placed), dims, step)
 
-        with record(model, layers=layers, sink=sink), tracking:
+        with record(model, layers=layers, sink=sink) as recorded, tracking:
             model(image)
     return found

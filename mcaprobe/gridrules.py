@@ -190,7 +190,7 @@ def _lose(names: Sequence[str]) -> Structure:
     def rule(a: dict[str, Any], tag: Tag, shape: Sequence[int], outs: Shapes) -> Results:
         dims = next(a[name] for name in names if name in a)
         lost = {d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)} or set(range(len(shape)))
-        return [tuple(UNKNOWN if i in lost and d is not None else d for i, d in enumerate(tag.dims))]
+        return [tuple(UNKNOWN if i in lost and d is not None else d for i, d in enumerate(tag.dims))] * len(outs)
 
     return rule
 
@@ -227,7 +227,7 @@ STRUCTURE: dict[str, Structure] = {
     "flip": _flip,
     "roll": _lose(["dims"]),
     "index_select": _lose(["dim"]),
-    "gather": _lose(["dim"]),
+    **dict.fromkeys(["gather", "topk"], _lose(["dim"])),
     **dict.fromkeys(["mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean"], _reduce),
     **dict.fromkeys(["prod", "logsumexp", "linalg_vector_norm", "norm", "argmax", "argmin", "any", "all"], _reduce),
     **dict.fromkeys(["mm", "addmm", "bmm", "baddbmm"], _matmul),

@@ -18,6 +18,7 @@ from mcaprobe.models import state_hashes
 from mcaprobe.routes import EXACT, resolve
 from mcaprobe.settings import Settings, matches, show_bytes
 from mcaprobe.statistics import IndexMoments, Moments
+from mcaprobe.steps import LABELS
 
 # Measured bytes for each element, on the CPU. Of an operator's output, for each thread, while its noise is drawn and
 # rounded, or, on the route exact, while it is computed. Of a weight: its squares, or the copies that the kernels read.
@@ -41,10 +42,10 @@ class Survey:
 
     Attributes:
         layers: The recorded layers, in execution order.
-        live: Largest sum of the bytes of activations alive at one time.
+        live: Largest sum of the bytes of activations alive at one time, the labels of the output among them.
         largest: Elements of the largest output of an operator.
         weights: Elements of the largest parameter.
-        output: Name of the last recorded floating-point layer.
+        output: Name of the last recorded floating-point layer, or of the last layer where all are decisions.
     """
 
     layers: dict[str, LayerInfo]
@@ -58,7 +59,7 @@ def look(model: nn.Module, x: Tensor, layers: Sequence[str]) -> Survey:
     """Run the model twice, unperturbed: once to place its layers, once to count its live bytes.
 
     Raises:
-        InputError: the model changes its own parameters or buffers, or nothing floating is recorded.
+        InputError: the model changes its own parameters or buffers, or nothing is recorded.
     """
     hashes = state_hashes(model)
     with attention_by_parts():
@@ -69,14 +70,22 @@ def look(model: nn.Module, x: Tensor, layers: Sequence[str]) -> Survey:
                 f"The model changes its own {name} in forward: samples would depend on each other. "
                 "Put that part in evaluation mode, or make it functional."
             )
+    if not found:
+        raise InputError("Expected a model that computes something, got one whose calls put out nothing new.")
     floating = [info.name for info in found.values() if info.dtype.is_floating_point]
-    if not floating:
-        raise InputError(f"None of the {len(found)} chosen layers is a floating-point activation.")
     counter = LiveBytes()
     with torch.no_grad(), attention_by_parts(), counter:
-        model(x)
+        y = model(x)
+    labels = max((_bytes(info) for info in found.values() if info.step == LABELS), default=0)
+    live = max(counter.peak, counter.live + labels)  # they are taken while the output is alive
+    del y
     weights = max((p.numel() for p in model.parameters()), default=0)
-    return Survey(found, counter.peak, counter.largest, weights, floating[-1])
+    return Survey(found, live, counter.largest, weights, (floating or list(found))[-1])
+
+
+def _bytes(info: LayerInfo) -> int:
+    """Return the bytes of a layer in one run."""
+    return prod(info.shape) * info.dtype.itemsize
 
 
 def state_bytes(info: LayerInfo) -> int:
@@ -145,12 +154,13 @@ def kept_bytes(settings: Settings, seen: Survey) -> int:
         if matches(info.name, settings.keep_moments):
             total += state_bytes(info)
         if matches(info.name, settings.keep_samples):
-            total += (settings.samples + 1) * prod(info.shape) * info.dtype.itemsize
+            total += (settings.samples + 1) * _bytes(info)
     return total
 
 
 def _maps(seen: Survey) -> int:
-    return sum(MAP_BYTES * prod(info.shape[2:]) for info in seen.layers.values() if info.spatial)
+    mapped = [info for info in seen.layers.values() if info.spatial and info.dtype.is_floating_point]
+    return sum(MAP_BYTES * prod(info.shape[2:]) for info in mapped)
 
 
 def disk_needed(settings: Settings, seen: Survey, chunks: int) -> int:
@@ -206,7 +216,7 @@ def plan_processes(settings: Settings, seen: Survey, out: Path, jobs: int | None
     Raises:
         InputError: not even one fits the memory, or the files of all runs do not fit the disk.
     """
-    recorded = [prod(info.shape) * info.dtype.itemsize for info in seen.layers.values()]
+    recorded = [_bytes(info) for info in seen.layers.values()]
     one = PROCESS + int(MALLOC * (seen.live + sum(recorded))) + 2 * 4 * seen.weights
     own = base_memory(settings.device) + SLACK + (settings.samples + 2) * max(recorded)
     own += max(_reduction(settings, info, settings.thread_count(), True) for info in seen.layers.values())

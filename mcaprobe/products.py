@@ -70,7 +70,7 @@ class Products:
         if self.picture is None or self.picture.mask is None or not info.spatial:
             return {}
         grid = info.placed(tuple(self.picture.mask.shape))
-        brain = layer_mask(self.picture.mask, grid, info.shape[2:])
+        brain = layer_mask(self.picture.mask, grid, info.shape)
         return {"brain": brain, "background": ~brain}
 
     def _store(

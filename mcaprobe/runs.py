@@ -127,7 +127,8 @@ class Run:
             "model_note": _note(campaign.model.module),
             "layers": {name: {"operator": operator, "shape": list(seen.layers[name].shape),
                               "dtype": str(seen.layers[name].dtype).removeprefix("torch."),
-                              "grid": seen.layers[name].grid, "grid_assumed": seen.layers[name].assumed}
+                              "grid": seen.layers[name].grid, "grid_assumed": seen.layers[name].assumed,
+                              "step": seen.layers[name].step}
                        for name, operator in self.report.layers.items()},
             "output": seen.output,
             "aliases": self.report.aliases,

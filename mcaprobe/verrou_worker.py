@@ -59,6 +59,15 @@ class Instrumentation:
             self._library.c_verrou_stop_soft_instrumentation()
             self.counted += (self._read() - self._before) % WRAP
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Perturb nothing inside."""
+        self.off()
+        try:
+            yield
+        finally:
+            self.on()
+
     def _read(self) -> int:
         if self._library is None:
             return 0
@@ -134,12 +143,11 @@ def forward(
     layers: dict[str, Tensor] = {}
 
     def take(name: str, operator: str, tensor: Tensor) -> None:
-        switch.off()
         layers[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
-        switch.on()
 
     torch.backends.mha.set_fastpath_enabled(False)  # attention by its parts, as the emulator records it
-    with torch.no_grad(), record(model, layers=globs, sink=take) as recorded, imports_unperturbed(switch):
+    recording = record(model, layers=globs, sink=take, pause=switch.paused)
+    with torch.no_grad(), recording as recorded, imports_unperturbed(switch):
         torch.manual_seed(seed)
         switch.on()
         try:

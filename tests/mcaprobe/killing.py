@@ -41,8 +41,9 @@ def campaign(out: Path, log: Path) -> None:
     """Run or resume the campaign."""
     torch.set_num_threads(1)
     mcaprobe.api.run(
-        models.build_line(), models.line(4000), out=out, samples=SAMPLES, block=BLOCK, chunk=BLOCK, threads=1,
-        keep_moments="layers.1", keep_samples="layers.2", metrics=[models.mean_of], observer=Log(log),
+        models.build_pooled(), models.line(4000), out=out, samples=SAMPLES, block=BLOCK, chunk=BLOCK, threads=1,
+        keep_moments=["norm", ":output.labels"], keep_samples=["conv2", ":output.labels"], metrics=[models.mean_of],
+        observer=Log(log),
     )  # fmt: skip
 
 

@@ -357,9 +357,9 @@ def test_a_run_takes_no_more_disk_than_predicted(whole):
     assert taken < json.loads((whole / "manifest.json").read_text())["disk"]["predicted"]
 
 
-def test_index_changes_of_a_pooling_are_in_the_table(whole):
+def test_changes_of_indices_and_labels_are_in_the_table(whole):
     names = [row.layer for row in mcaprobe.load(whole).table() if row.index_change_rate is not None]
-    assert names == ["pool.indices"]
+    assert names == ["pool.indices", ":output.labels"]
 
 
 def test_asking_for_moments_that_were_not_kept_says_how_to_keep_them(whole):

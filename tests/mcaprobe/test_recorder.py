@@ -14,19 +14,7 @@ from mcaprobe.emulator import lockstep
 from mcaprobe.errors import InputError
 from mcaprobe.lanes import LaneTensor, lanes_of
 from mcaprobe.recorder import record
-
-
-class Model(nn.Module):
-    """A model whose forward is the function given; its children by keyword."""
-
-    def __init__(self, forward, **children: nn.Module) -> None:
-        super().__init__()
-        for name, child in children.items():
-            self.add_module(name, child)
-        self.run = forward
-
-    def forward(self, *args, **kwargs):
-        return self.run(self, *args, **kwargs)
+from tests.mcaprobe.small_models import Model
 
 
 def image(*shape: int) -> torch.Tensor:
@@ -60,17 +48,19 @@ def test_a_u_net_is_recorded_call_by_call_in_execution_order():
     assert list(layers) == [
         "encoder.0.0", "encoder.0.1", "encoder.0", ":max_pool2d", ":max_pool2d.indices",
         "encoder.1.0", "encoder.1.1", "encoder.1", ":max_pool2d:2", ":max_pool2d:2.indices",
-        ":max_unpool2d", ":maximum", "decoder.0.0", "decoder.0.1", "decoder.0",
-        ":max_unpool2d:2", ":maximum:2", "decoder.1.0", "decoder.1.1", "decoder.1",
-        ":cat", "classifier", ":output",
+        ":max_unpool2d", ":max_unpool2d.targets", ":maximum", "decoder.0.0", "decoder.0.1", "decoder.0",
+        ":max_unpool2d:2", ":max_unpool2d:2.targets", ":maximum:2", "decoder.1.0", "decoder.1.1", "decoder.1",
+        ":cat", "classifier", ":output", ":output.labels",
     ]  # fmt: skip
     assert layers.aliases == {
         "encoder.0": "encoder.0.1", "encoder.1": "encoder.1.1", "decoder.0": "decoder.0.1",
         "decoder.1": "decoder.1.1", ":output": "classifier",
+        ":max_unpool2d.targets": ":max_pool2d:2.indices", ":max_unpool2d:2.targets": ":max_pool2d.indices",
     }  # fmt: skip
     assert layers.operators["encoder.0.0"] == "Conv2d" and layers.operators[":max_pool2d:2"] == "max_pool2d"
     assert layers[":output"] is layers["classifier"] and torch.equal(layers[":output"], y)
     assert layers[":max_pool2d.indices"].dtype == torch.int64
+    assert layers.steps == {":max_pool2d.indices": "pool", ":max_pool2d:2.indices": "pool", ":output.labels": "labels"}
 
 
 CALLS = {
@@ -98,12 +88,12 @@ CALLS = {
     "reduction to a scalar": (lambda m, x: x.square().sum(), [":square", ":sum"]),
     "views": (lambda m, x: x.view(2, -1).t()[0].unsqueeze(0).expand(3, 2)[:, :1].squeeze(), []),
     "views of tuples": (lambda m, x: torch.chunk(x, 2, 1)[0], []),
-    "tuples": (lambda m, x: torch.max(x, 1), [":max.0"]),
+    "tuples": (lambda m, x: torch.max(x, 1), [":max.0", ":max.indices"]),
     "sorted": (lambda m, x: torch.sort(x, 1)[0], [":sort.0"]),
     "copies and casts": (lambda m, x: x.clone().double().to(torch.float32).contiguous().reshape(-1), []),
     "factories": (lambda m, x: torch.zeros_like(x) if x.new_ones(2).shape else torch.rand(3).normal_(), []),
     "embedding": (lambda m, x: F.embedding(torch.tensor([0, 1]), x[0, 0]), [":embedding"]),
-    "comparisons and integers": (lambda m, x: (x > 0) & (x.argmax() == 1), []),
+    "comparisons and integers": (lambda m, x: (x > 0) & (x.argmax() == 1), [":argmax"]),
     "metadata": (lambda m, x: x.shape[0] + x.dim() + x.numel(), []),
     "eval dropout": (lambda m, x: F.dropout(x, training=False), []),
     "in place": (lambda m, x: x.clone().add_(x).mul_(2), [":add_", ":mul_"]),
@@ -163,7 +153,10 @@ def test_modules_that_return_indices_name_them():
     )
     with record(model) as layers:
         model(image())
-    assert list(layers) == ["pool", "pool.indices", "unpool", ":output"]
+    assert list(layers) == [
+        "pool", "pool.indices", "unpool", "unpool.targets", ":output", ":output.labels"
+    ]  # fmt: skip
+    assert layers.aliases == {"unpool.targets": "pool.indices", ":output": "unpool"}
     assert layers.operators["pool.indices"] == "MaxPool2d"
 
 
@@ -173,7 +166,10 @@ def test_a_reused_module_and_a_second_pass_are_numbered():
     with record(model) as layers:
         model(image())
         model(image() + 1)
-    assert list(layers) == ["a", "act", "b", "act:2", ":output", "a:2", "act:3", "b:2", "act:4", ":output:2"]
+    assert list(layers) == [
+        "a", "act", "b", "act:2", ":output", ":output.labels",
+        "a:2", "act:3", "b:2", "act:4", ":output:2", ":output:2.labels",
+    ]  # fmt: skip
     assert not torch.equal(layers["a"], layers["a:2"])
 
 
@@ -183,7 +179,7 @@ def test_functional_calls_of_a_reused_module_are_numbered_with_it():
     with record(model) as layers:
         model(image())
     assert list(layers) == [
-        "block:relu", "block:mul", "block", "block:relu:2", "block:mul:2", "block:2", ":output"
+        "block:relu", "block:mul", "block", "block:relu:2", "block:mul:2", "block:2", ":output", ":output.labels"
     ]  # fmt: skip
 
 
@@ -195,7 +191,7 @@ def test_calls_inside_torch_layers_are_their_own_but_not_those_of_users_subclass
     model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.Softmax(1), Standardised(2, 2, 1))
     with record(model) as layers:
         model(image())
-    assert list(layers) == ["0", "1", "2", "3:mean", "3:sub", "3:conv2d", "3", ":output"]
+    assert list(layers) == ["0", "1", "2", "3:mean", "3:sub", "3:conv2d", "3", ":output", ":output.labels"]
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -213,7 +209,7 @@ def test_a_recorded_value_is_that_of_its_call_although_later_calls_write_into_it
     with record(model) as layers, mode():
         final = model(image())
     # The item assignment is no call of its own, but shows in the output of the model.
-    assert list(layers) == ["conv", "relu", ":add_", ":mul_", ":output"]
+    assert list(layers) == ["conv", "relu", ":add_", ":mul_", ":output", ":output.labels"]
     conv = model.conv(image())
     assert torch.equal(layers["conv"], conv)
     assert torch.equal(layers["relu"], conv.relu())
@@ -241,7 +237,8 @@ def test_a_sink_gets_each_tensor_itself_once_and_in_order():
     model = Model(forward, conv=nn.Conv2d(2, 2, 1))
     with record(model, sink=lambda *call: seen.append(call)) as layers:
         model(image())
-    ((name, operator, tensor),) = seen
+    (name, operator, tensor), (last, _, labels) = seen
+    assert last == ":output.labels" and torch.equal(labels, kept[0].argmax(1))
     assert (name, operator) == ("conv", "Conv2d") and tensor is kept[0]
     assert dict(layers) == {} and layers.aliases == {":output": "conv"}
 
@@ -251,7 +248,7 @@ def test_a_sinks_own_arithmetic_is_neither_recorded_nor_in_inference_mode():
     model = Model(lambda m, x: F.relu(x + 1))
     with record(model, sink=lambda n, o, t: sums.append((n, t.double().mean() * 2))), torch.inference_mode():
         model(image())
-    assert [n for n, _ in sums] == [":add", ":relu"]
+    assert [n for n, _ in sums] == [":add", ":relu", ":output.labels"]
     assert not any(value.is_inference() for _, value in sums)
 
 
@@ -325,7 +322,7 @@ def test_an_exception_that_the_model_catches_leaves_the_names_right():
     model = Model(forward, bad=Model(broken), good=nn.Conv2d(2, 2, 1))
     with record(model) as layers:
         model(image())
-    assert list(layers) == [":add", "good", ":mul", ":output"]
+    assert list(layers) == [":add", "good", ":mul", ":output", ":output.labels"]
 
 
 def test_a_sink_that_raises_stops_the_model_with_its_own_exception():
@@ -354,7 +351,7 @@ def test_calls_outside_the_model_are_not_its_own():
     with record(model) as layers:
         loss = F.mse_loss(model(image()) + 1, image())
         loss.backward()
-    assert list(layers) == [":output"] and layers.operators == {":output": "Conv2d"}
+    assert list(layers) == [":output", ":output.labels"] and set(layers.operators.values()) == {"Conv2d"}
 
 
 def test_keyword_inputs_shared_modules_and_lists_of_modules_work():
@@ -362,7 +359,7 @@ def test_keyword_inputs_shared_modules_and_lists_of_modules_work():
     model = Model(lambda m, *, x: m.b(input=m.a(x)), a=shared, b=shared)
     with record(model) as layers:
         model(x=image(1, 4))
-    assert list(layers) == ["a", "a:2", ":output"]
+    assert list(layers) == ["a", "a:2", ":output", ":output.labels"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -373,7 +370,7 @@ def test_scripted_models_are_refused_and_scripted_parts_are_one_layer():
     model = Model(lambda m, x: m.part(x) + 1, part=part)
     with record(model) as layers, torch.no_grad():
         model(image())
-    assert list(layers) == ["part", ":add", ":output"]
+    assert list(layers) == ["part", ":add", ":output", ":output.labels"]
 
 
 def test_recording_changes_no_bit_of_the_output():
@@ -462,7 +459,7 @@ def test_in_place_calls_of_a_lockstep_run_are_recorded_with_the_value_they_had()
         model(image())
     with torch.no_grad(), lockstep([0, 1], threads=1, route="model") as block, record(model) as layers:
         model(block.spread(image()))
-    assert list(layers) == list(plain) == ["conv", "relu", ":add_", ":mul_", ":output"]
+    assert list(layers) == list(plain) == ["conv", "relu", ":add_", ":mul_", ":output", ":output.labels"]
     assert layers.aliases == plain.aliases == {":output": ":mul_"}
     for name, value in layers.items():
         assert torch.equal(lanes_of(value)[0], plain[name])
