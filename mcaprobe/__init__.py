@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mcaprobe.emulator import perturb as perturb
     from mcaprobe.errors import InputError as InputError
     from mcaprobe.errors import RunFailure as RunFailure
+    from mcaprobe.flips import Decision as Decision
+    from mcaprobe.flips import decisions as decisions
     from mcaprobe.images import SliceOptions as SliceOptions
     from mcaprobe.layer_masks import Mask as Mask
     from mcaprobe.layer_masks import unstable as unstable
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Class": "statistics",
+    "Decision": "flips",
     "Estimator": "statistics",
     "InputError": "errors",
     "Mask": "layer_masks",
@@ -39,6 +42,7 @@ _HOME = {
     "RunFailure": "errors",
     "SliceOptions": "images",
     "compare": "comparison",
+    "decisions": "flips",
     "load": "result",
     "load_masks": "mask_store",
     "lockstep": "emulator",

@@ -13,6 +13,7 @@ from mcaprobe.grids import aligned
 from mcaprobe.maps import layer_affine, save_layer
 from mcaprobe.models import nearest
 from mcaprobe.statistics import IndexMoments, Moments, classes, significant_bits
+from mcaprobe.steps import POOL
 from mcaprobe.summary import Histogram, Row
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class LayerResult:
     def _floating(self) -> Moments:
         moments = self.moments
         if not isinstance(moments, Moments):
-            raise InputError(f"{self.name} holds pool indices: they have a change rate, no significant bits.")
+            raise InputError(f"{self.name} holds decisions: they have a change rate, no significant bits.")
         return moments
 
     @property
@@ -134,8 +135,17 @@ class LayerResult:
     @property
     def spatial(self) -> bool:
         """Whether the last dimensions are image axes, so that its channels can be reduced to a map."""
-        in_place = self._about["grid"] is not None or bool(self._about.get("grid_assumed"))
-        return in_place and len(self.shape) > 2 and self.shape[0] == 1
+        return self.image_axes is not None and self.shape[0] == 1
+
+    @property
+    def image_axes(self) -> int | None:
+        """How many of the last dimensions are image axes; None where they are none.
+
+        Before them are the batch and the channels; labels, and other decisions over the channels, have no channels.
+        """
+        if self._about["grid"] is not None:
+            return len(self._about["grid"])
+        return len(self._result.image_shape) if self._about.get("grid_assumed") else None
 
     @property
     def field_of_view_assumed(self) -> bool:
@@ -144,7 +154,7 @@ class LayerResult:
 
     @property
     def is_index(self) -> bool:
-        """Whether the layer is a pool's indices."""
+        """Whether the layer holds decisions: indices of a pooling, labels, what an argmax chose."""
         return str(self._about.get("dtype", "float32")).startswith(("int", "uint"))
 
     def grid(self, shape: tuple[int, ...]) -> list[tuple[float, float]]:
@@ -155,6 +165,13 @@ class LayerResult:
         place = self._result.place
         image = tuple(place.anatomy.shape) if place is not None else self._result.image_shape
         return [(scale, offset) for scale, offset in self._about["grid"] or _aligned(image, shape)]
+
+    @property
+    def step(self) -> str | None:
+        """What the layer selects, one of `steps.STEPS`; None for activations."""
+        if not self.is_index:
+            return None
+        return self._about.get("step", POOL)  # runs made before decisions had a step have those of poolings only
 
     def placed(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], int, int]:
         """Return the affine of a map of the layer's image axes `shape`, the slice's axis, the code of the space."""

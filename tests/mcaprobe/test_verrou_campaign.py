@@ -21,6 +21,7 @@ from tests.mcaprobe import small_models as models
 from tests.mcaprobe import standin_verrou
 from tests.mcaprobe.run_directories import expect_equal
 from tests.mcaprobe.small_models import HERE
+from tests.reference import decision_twin as twin
 
 POOLED, LINE = f"{HERE}:build_pooled", f"{HERE}:build_line"
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the stand-in for Verrou needs a C compiler")
@@ -93,6 +94,10 @@ def test_a_campaign_is_folded_as_its_samples_say(tmp_path, started):
         assert all(torch.equal(tensor, stored[key]) for key, tensor in total.state().items()), name
     assert found["pool.indices"].moments.change_rate().max() > 0  # the comparison was of perturbed numbers
     assert found["conv1"].moments.m2.max() > 0
+    for sample in (None, *range(5)):
+        labels = found.activation(":output.labels", sample)
+        assert torch.equal(labels, twin.labels(found.activation(":output", sample)))
+    assert [d.step for d in mcaprobe.decisions(found)] == ["pool", "labels"]
     mean = float(found.activation("conv2", 3).double().mean())
     assert found["metric:mean_of"].moments.n == 5
     lines = (tmp_path / "r/metrics.csv").read_text().splitlines()
