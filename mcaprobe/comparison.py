@@ -30,12 +30,12 @@ class ComparedRow:
     """One layer in one region, in run A and in run B; None where a value does not apply.
 
     Attributes:
-        elements: Those in the region (windows, for pool indices). samples_*: n of the run.
+        elements: Those in the region, or its decisions. samples_*: n of the run.
         source_*: `moments`, or `histogram` where none were kept: then bits are right within 1/16, and all below
             index_change_rate_b is None, since it needs the moments of both.
         bits_mean_*: Mean significant bits of the elements of class NUMBER. share_noise_*: Share of class NOISE.
-        index_change_rate_*: Share of the windows whose index differs from the run's own IEEE run; None but for pool
-            indices, for which all below it is None as well.
+        index_change_rate_*: Share of the decisions (indices of a pooling, labels) that differ from the run's own IEEE
+            run; None but for decisions, for which all below it is None as well.
         vary_a, vary_b, vary_both: Elements that are finite and not the same in all samples.
         std_ratio: `spread.std_ratio` over the elements that vary in both.
         ieee_differs: Share of the elements whose unperturbed value is not the same in A and B.
@@ -72,7 +72,7 @@ class ComparedRow:
 
     @property
     def is_index(self) -> bool:
-        """Whether the layer is a pool's indices."""
+        """Whether the layer holds decisions."""
         return self.index_change_rate_a is not None
 
     def as_dict(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _side(letter: str, row: Row) -> dict[str, Any]:
 def element_columns(
     a: LayerResult, b: LayerResult, estimator: Estimator, unstable: Unstable
 ) -> dict[str, dict[str, Any]]:
-    """Return the columns that need the moments of each element of both runs, by region; none for pool indices."""
+    """Return the columns that need the moments of each element of both runs, by region; none for decisions."""
     one, two = a.moments, b.moments
     if not (isinstance(one, Moments) and isinstance(two, Moments)):
         return {}

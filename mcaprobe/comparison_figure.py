@@ -16,8 +16,8 @@ from mcaprobe.regions import ALL
 from mcaprobe.selection import components
 
 # Okabe and Ito 2008: told apart with any colour vision; each curve has a marker of its own besides.
-A, B, POOLS, PRECISION, RECALL = "#86bfe6", "#a03c00", "#009e73", "#b5578f", "#2b8fd0"
-FEW = 100  # unstable elements (A and B together), changed windows (each): what rests on fewer is not drawn
+A, B, DECISIONS, PRECISION, RECALL = "#86bfe6", "#a03c00", "#009e73", "#b5578f", "#2b8fd0"
+FEW = 100  # unstable elements (A and B together), changed decisions (each): what rests on fewer is not drawn
 PANEL, BETWEEN, LEFT, RIGHT, NAMES = 1.55, 0.3, 0.55, 0.1, 0.62  # inches
 SMALL = 7.0  # points
 FINE = (0.4, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 2.5)
@@ -27,8 +27,8 @@ def draw_comparison(rows: Sequence[ComparedRow], names: tuple[str, str], title: 
     """Draw three panels over the layers, in the order of execution, whole layers (region `all`).
 
     a: mean significant bits of A and B. b: standard deviations and index change rates, A over B, on a logarithmic
-    axis; rates where both runs changed FEW windows or more. c: Dice, precision and recall of A's unstable mask against
-    B's, where A and B together mark FEW elements or more; in grey the share of elements that B marks.
+    axis; rates where both runs changed FEW decisions or more. c: Dice, precision and recall of A's unstable mask
+    against B's, where A and B together mark FEW elements or more; in grey the share of elements that B marks.
 
     Args:
         rows: Of a Comparison; metrics are left out.
@@ -78,7 +78,7 @@ def _bits(axes: Axes, rows: Sequence[ComparedRow], names: tuple[str, str]) -> No
 def _ratios(axes: Axes, rows: Sequence[ComparedRow], names: tuple[str, str]) -> None:
     axes.axhline(1, color="0.55", linewidth=0.6, zorder=1)
     _curve(axes, rows, lambda row: row.std_ratio, "0.15", "o", "standard deviations (root mean square)", size=2.0)
-    _curve(axes, rows, _change_ratio, POOLS, "D", "rates of changed pool indices", width=0, size=4.2)
+    _curve(axes, rows, _change_ratio, DECISIONS, "D", "rates of changed decisions", width=0, size=4.2)
     axes.set_ylabel("A over B")
     values = [v for row in rows for v in (row.std_ratio, _change_ratio(row)) if v is not None]
     reach = 1.15 * max([math.log2(1.25), *(abs(math.log2(v)) for v in values)])

@@ -48,7 +48,7 @@ def picture(found: Comparison) -> Any:
     n, m = a.samples, b.samples
     footer = (
         f"A: {arithmetic_of(a)}. B: {arithmetic_of(b)}. Bits: {found.estimator}. Standard deviations: root mean square "
-        "over the elements that vary in both. Pool indices: share of the windows that differ from the run's own IEEE "
+        "over the elements that vary in both. Decisions: share of them that differ from the run's own IEEE "
         f"run. Unstable: {found.unstable}. At {found.estimator.confidence:.0%} confidence the samples support p = "
         f"{supported_probability(n, found.estimator.confidence):.2f} (A) and "
         f"{supported_probability(m, found.estimator.confidence):.2f} (B) without assumptions; the standard deviation "

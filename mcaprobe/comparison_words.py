@@ -45,7 +45,8 @@ def definitions(found: Comparison) -> list[str]:
     """Return what the numbers mean."""
     return [
         f"Significant bits of both: {found.estimator}; bits: mean over the elements that are numbers; noise: share of "
-        "class noise; index: share of the pool windows whose index differs from the run's own IEEE run.",
+        "class noise; index: share of the decisions (indices of poolings, labels) that differ from the run's own IEEE "
+        "run.",
         "std A/B: root mean square of the standard deviations (n - 1) of A over that of B, both over the elements that "
         "vary in both; a few elements that jump in one run alone can outweigh all others.",
         f"Unstable: {found.unstable}. Dice, precision and recall hold A's unstable elements against B's; where there "

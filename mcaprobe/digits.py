@@ -55,5 +55,5 @@ def rows_of(layer: LayerResult, estimator: Estimator) -> list[Row]:
 
 
 def is_exact(layer: LayerResult) -> bool:
-    """Return whether rows_of() is exact: from moments, or of pool indices; else bits are right within 1/16."""
+    """Return whether rows_of() is exact: from moments, or of decisions; else bits are right within 1/16."""
     return layer.kept or layer.histogram.is_index

@@ -25,7 +25,7 @@ def gated_bits(row: Row) -> float | None:
 
     Numbers count with their bits; noise, NaN, inf and undefined elements count with 0 bits, so that a layer of noise
     does not pass for the few numbers left in it. Elements that are zero, exact or shifted in all samples have lost no
-    digits between samples and do not count. Pool indices have no bits.
+    digits between samples and do not count. Decisions have no bits.
     """
     lost = sum(s or 0.0 for s in (row.share_noise, row.share_nan, row.share_inf, row.share_undefined))
     numbers = row.share_number or 0.0

@@ -32,11 +32,11 @@ class Histogram:
         regions: Names; `all` is the first.
         counts: int64 (regions, 8, bins), in the order of COMBINATIONS: elements that vary, by raw_score().
             Bin b holds [LOWEST + b / 16, LOWEST + (b + 1) / 16); the first also everything below (reference
-            0 included), the last everything above. No bins for pool indices.
+            0 included), the last everything above. No bins for decisions.
         fixed: int64 (regions, 8), elements of each class that no estimator changes; NUMBER stands for those
-            that vary. For pool indices NUMBER counts the windows.
-        low_snr: int64 (regions,), elements with std >= |mean|; for pool indices, changed windows, summed
-            over samples.
+            that vary. Of decisions NUMBER counts all.
+        low_snr: int64 (regions,), elements with std >= |mean|; of decisions those that differ from the IEEE run,
+            summed over samples.
     """
 
     n: int
@@ -83,7 +83,7 @@ class Histogram:
 
     @property
     def is_index(self) -> bool:
-        """Whether the layer is a pool's indices."""
+        """Whether the layer holds decisions."""
         return self.counts.shape[2] == 0
 
     def row(self, estimator: Estimator = DEFAULT, region: str = ALL, *, layer: str = "", operator: str = "") -> Row:

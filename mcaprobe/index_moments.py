@@ -1,4 +1,4 @@
-"""What must be kept of the indices of a pooling, one number per window?"""
+"""What must be kept of decisions, one integer each: the index of a window, the label of a voxel?"""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from mcaprobe.moments import expect_keys, same_layer
 
 
 class IndexMoments:
-    """How often the index of each pooling window differs from the IEEE run.
+    """How often each decision differs from the IEEE run: the index of a pooling's window, a label, a chosen place.
 
     Attributes:
         n: Samples seen.
-        changes: Samples whose index differs from the reference, int32, the shape of the indices.
-        reference: Indices of the IEEE run, int64.
+        changes: Samples whose decision differs from the reference, int32, the shape of the layer.
+        reference: Decisions of the IEEE run, int64.
     """
 
     __slots__ = ("changes", "n", "reference")
@@ -27,9 +27,9 @@ class IndexMoments:
 
     @classmethod
     def empty(cls, reference: Tensor) -> IndexMoments:
-        """Return the counts of no sample; `reference` holds the IEEE run's integer indices, any shape."""
+        """Return the counts of no sample; `reference` holds the IEEE run's decisions, integers of any shape."""
         if reference.is_floating_point() or reference.is_complex() or reference.dtype == torch.bool:
-            raise InputError(f"Expected integer pool indices, got {reference.dtype}.")
+            raise InputError(f"Expected decisions as integers, got {reference.dtype}.")
         reference = reference.detach().to(torch.int64, copy=True, memory_format=torch.contiguous_format)
         return cls(0, torch.zeros_like(reference, dtype=torch.int32), reference)
 
@@ -38,9 +38,9 @@ class IndexMoments:
         return self.reference.shape
 
     def update(self, sample: Tensor) -> IndexMoments:
-        """Take in the indices of one sample; return self."""
+        """Take in the decisions of one sample; return self."""
         if sample.shape != self.shape:
-            raise InputError(f"Expected indices of shape {tuple(self.shape)}, got {tuple(sample.shape)}.")
+            raise InputError(f"Expected decisions of shape {tuple(self.shape)}, got {tuple(sample.shape)}.")
         self.n += 1
         self.changes.add_(sample != self.reference)
         return self
@@ -53,7 +53,7 @@ class IndexMoments:
         return self
 
     def change_rate(self) -> Tensor:
-        """Share of the samples whose index differs from the IEEE run, float64 per window."""
+        """Share of the samples whose decision differs from the IEEE run, float64 for each."""
         if self.n == 0:
             raise InputError("Expected at least 1 sample for an index change rate, got 0.")
         return self.changes.double() / self.n

@@ -14,7 +14,7 @@ from mcaprobe.sweep import block_moments
 
 
 def empty_moments(reference: Tensor) -> Moments | IndexMoments:
-    """Return the moments of no sample of a layer, floating or of indices."""
+    """Return the moments of no sample of a layer, floating or of decisions."""
     return Moments.empty(reference) if reference.is_floating_point() else IndexMoments.empty(reference)
 
 

@@ -51,13 +51,22 @@ class Mask:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.values.shape)
 
+    def channels(self, values: Tensor) -> Tensor:
+        """Return `values` of the layer's shape as (C, *spatial); labels have no channels and count as one."""
+        axes = self.about.get("ImageAxes")
+        leading = 2 if axes is None else len(self.shape) - axes
+        whole = leading in (1, 2) and len(self.shape) >= leading and 0 not in self.shape[1:leading]
+        if not whole or self.shape[0] != 1:
+            raise InputError(f"Expected a layer of shape (1, C, *spatial) with C >= 1, got {self.shape}.")
+        return values[0] if leading == 2 else values
+
     @property
     def masked(self) -> int:
         """Number of marked elements."""
         return int(self.values.sum())
 
     def reduced(self, how: str) -> Tensor:
-        """Return the mask over the channels, of a layer (1, C, *spatial) with C >= 1.
+        """Return the mask over the channels, of a layer (1, C, *spatial) with C >= 1, or of labels (1, *spatial).
 
         An undefined element is not marked: it can make `all` False and `share` smaller, never `any` True.
 
@@ -67,11 +76,9 @@ class Mask:
         """
         if how not in REDUCTIONS:
             raise InputError(f"Expected a reduction among {', '.join(REDUCTIONS)}, got {how!r}.")
-        if len(self.shape) < 2 or self.shape[0] != 1 or self.shape[1] == 0:
-            raise InputError(f"Expected a layer of shape (1, C, *spatial) with C >= 1, got {self.shape}.")
-        channels = self.values[0]
+        channels = self.channels(self.values)
         if how == SHARE:
-            return (channels.sum(0).double() / self.shape[1]).float()
+            return (channels.sum(0).double() / len(channels)).float()
         return channels if how == NONE else channels.any(0) if how == "any" else channels.all(0)
 
 
@@ -89,7 +96,7 @@ def unstable(
         criterion: One of `masks`: Unstable (bits), OfClass, SnrBelow, IndexChange; None: fewer than 1 bit.
         estimator: Of bits and classes; None: the run's.
     Raises:
-        InputError: no such layer, no moments kept, pool indices where bits are asked for or the reverse, a damaged run.
+        InputError: no such layer, no moments kept, decisions where bits are asked for or the reverse, a damaged run.
     """
     run = run if isinstance(run, Result) else load(run)
     try:
@@ -117,5 +124,6 @@ def mask_of(run: Result, layer: LayerResult, criterion: Criterion, estimator: Es
 def refusal(name: str, criterion: Criterion) -> str:
     """Return the sentence for a layer of which the criterion can say nothing."""
     if criterion.on_indices:
-        return f"{name} holds no pool indices: --{criterion.option} marks windows of poolings (layers '*.indices')."
-    return f"{name} holds pool indices: they have a change rate, no significant bits; use --index-change-rate."
+        marked = "indices of poolings ('*.indices'), labels (':output*.labels')"
+        return f"{name} holds no decisions: --{criterion.option} marks {marked} and other decisions."
+    return f"{name} holds decisions: they have a change rate, no significant bits; use --index-change-rate."

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mcaprobe.estimators import Class, Estimator, samples_needed, supported_probability
+from mcaprobe.flips import claim
 from mcaprobe.layer_result import LayerResult
 from mcaprobe.manifest import command, commit, versions
 from mcaprobe.masks import Criterion, IndexChange, SnrBelow
 from mcaprobe.pairing import backend_of
 from mcaprobe.result import Result
 from mcaprobe.spread import std_scatter
+from mcaprobe.steps import SUFFIXES
 from mcaprobe.storage import file_name
 from mcaprobe.stores import SUFFIX
 
@@ -64,18 +66,16 @@ def facts_of_layer(
 
     Args:
         counts: Elements, masked, undefined.
-        kinds: Elements of each class, in the order of Class; None for pool indices.
+        kinds: Elements of each class, in the order of Class; None for decisions.
     """
     elements = counts["elements"]
-    source, what = layer.name, "output"
-    if layer.is_index:
-        source, what = layer.name.removesuffix(".indices"), "indices"
     return {
         "Layer": layer.name,
         "Operator": layer.operator,
-        "Tensor": f"{what} of {source}",
+        "Tensor": _tensor(layer),
         "Aliases": sorted(other for other, name in run.manifest["aliases"].items() if name == layer.name),
         "Shape": list(layer.shape),
+        "ImageAxes": layer.image_axes if layer.spatial else None,
         "Elements": elements,
         "MaskedElements": counts["masked"],
         "MaskedShare": counts["masked"] / elements if elements else None,
@@ -85,6 +85,12 @@ def facts_of_layer(
         "FieldOfViewAssumed": layer.field_of_view_assumed if layer.spatial else None,
         "Sources": _sources(run, layer.name),
     }
+
+
+def _tensor(layer: LayerResult) -> str:
+    """Return such as `indices of encode1.pool`, `labels of :output`, `output of conv`."""
+    source, _, what = layer.name.rpartition(".")
+    return f"{what} of {source}" if layer.is_index and f".{what}" in SUFFIXES else f"output of {layer.name}"
 
 
 def _sources(run: Result, layer: str) -> list[str]:
@@ -97,7 +103,7 @@ def undefined_policy(criterion: Criterion) -> str:
     """Return which elements are neither marked nor said to be stable."""
     classes = "zero, exact, shifted, nan, inf or undefined"
     if criterion.on_indices:
-        return "No window is undefined: each has an index in every sample."
+        return "No decision is undefined: each is taken in every sample."
     if criterion.option == "snr-below":
         return f"Elements that do not vary, or were not finite in a run (class {classes}), are undefined: not marked."
     if criterion.option == "class" and criterion.threshold != "noise":
@@ -123,9 +129,8 @@ def _ceiling(criterion: Criterion, e: Estimator, n: int, share: float) -> list[s
     if isinstance(criterion, IndexChange):
         least = criterion.least(n)
         return [
-            f"Rates are multiples of 1/{n}: a window is marked from {least} changed {_samples(least)} of {n} on.",
-            f"A window whose index changes in a share q of all runs changes in none of {n} with probability "
-            f"(1 - q)^{n}. {sure} a window that never changed changes in at most {share:.2f} of all runs.",
+            f"Rates are multiples of 1/{n}: a decision is marked from {least} changed {_samples(least)} of {n} on.",
+            claim(n, e.confidence),
         ]
     never = (
         f"An element that differs in a share q of all runs looks constant in {n} samples with probability (1 - q)^{n}. "

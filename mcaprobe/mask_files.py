@@ -24,6 +24,7 @@ from mcaprobe.mask_store import COMMON, FORMAT, TENSORS, UNDEFINED
 from mcaprobe.masks import Criterion
 from mcaprobe.result import Result
 from mcaprobe.settings import expect_matches, matches
+from mcaprobe.steps import SUFFIXES
 from mcaprobe.storage import TEMPORARY, DamagedFile, read_json, to_json, write_csv, write_json, write_tensors
 
 DESCRIPTION, TABLE = "dataset_description.json", "masks.csv"
@@ -40,7 +41,7 @@ class Written:
         rows: One for each layer and region, in execution order.
         about: What is the same for all masks.
         without_moments: Layers that the criterion could judge, had their moments been kept.
-        not_judged: Layers that were asked for and of which the criterion says nothing, such as pool indices.
+        not_judged: Layers that were asked for and of which the criterion says nothing, such as decisions.
     """
 
     folder: Path
@@ -120,8 +121,8 @@ def _chosen(run: Result, criterion: Criterion, globs: Sequence[str]) -> tuple[li
     fitting = [name for name in asked if run[name].is_index == criterion.on_indices]
     if not fitting and criterion.on_indices and not any(run[name].is_index for name in layers):
         raise InputError(
-            "The run recorded no pool indices: a pooling puts them out with return_indices=True, and "
-            "mcaprobe run --layers has to match '*.indices'."
+            "The run recorded no decisions: a pooling puts out its indices with return_indices=True, an output (N, C, "
+            "...) with C >= 2 has labels, and mcaprobe run --layers has to match '*.indices' or ':output*'."
         )
     if not fitting:
         raise InputError(refusal(asked[0], criterion))
@@ -154,7 +155,10 @@ def _fill(
 
 def _unkept(missing: Sequence[str], criterion: Criterion, globs: Sequence[str]) -> str:
     more = f" and {len(missing) - 1} more layers" if len(missing) > 1 else ""
-    asked = ["*.indices"] if criterion.on_indices and list(globs) == ["*"] else globs
+    asked = globs
+    if criterion.on_indices and list(globs) == ["*"]:
+        suffixes = [next((f"*{suffix}" for suffix in SUFFIXES if name.endswith(suffix)), name) for name in missing]
+        asked = list(dict.fromkeys(suffixes))
     option = " ".join(f"'{glob}'" for glob in asked)
     return (
         f"Masks are made from the moments of the elements, and the run kept none of {missing[0]}{more}: "
@@ -165,8 +169,8 @@ def _unkept(missing: Sequence[str], criterion: Criterion, globs: Sequence[str]) 
 def _save_volume(path: Path, mask: Mask, layer: LayerResult, how: str) -> None:
     """Write one NIfTI file, uint8 (float32 for shares), and its JSON file."""
     values = mask.reduced(how)
-    volumes = (values if values.ndim == len(mask.shape) - 1 else values[None]).numpy()
-    affine, axis, space = layer.placed(mask.shape[2:])
+    volumes = (values if how == NONE else values[None]).numpy()
+    affine, axis, space = layer.placed(tuple(volumes.shape[1:]))
     stored = volumes if how == SHARE else volumes.astype(np.uint8)
     header = f"{path.name.split('_desc-')[1].split('_')[0]} {how}: {mask.layer}"
     save_volumes(path, stored, affine, header, axis=axis, space=space, top=1.0)
@@ -185,7 +189,8 @@ def _opening(mask: Mask, how: str) -> dict[str, Any]:
 def _voxels(mask: Mask, values: Tensor, how: str) -> dict[str, Any]:
     """Return how many voxels of the file are marked (shares: above 0) or undefined (reduced: in every channel)."""
     voxels, marked = values.numel(), int((values > 0).sum())
-    undefined = mask.undefined[0] if how == NONE else mask.undefined[0].all(0)
+    undefined = mask.channels(mask.undefined)
+    undefined = undefined if how == NONE else undefined.all(0)
     return {
         "Voxels": voxels,
         "MaskedVoxels": marked,

@@ -16,7 +16,7 @@ class MaskRow:
     """One layer in one region; None where a value does not apply.
 
     Attributes:
-        shape: Of the whole layer. elements: those in the region (windows, for pool indices).
+        shape: Of the whole layer. elements: those in the region, or its decisions.
         masked, undefined: How many of them.
         positions: Of the image axes in the region; None without any, and all below it.
         positions_any, positions_all: Those where at least one, every channel is marked.

@@ -22,7 +22,7 @@ class Criterion(Protocol):
     """What marks an element.
 
     Attributes:
-        on_indices: Whether it judges the indices of a pooling, one a window, instead of floating activations.
+        on_indices: Whether it judges decisions (indices of a pooling, labels) instead of floating activations.
     """
 
     on_indices: ClassVar[bool]
@@ -176,7 +176,7 @@ class SnrBelow:
 
 @dataclass(frozen=True, slots=True)
 class IndexChange:
-    """Windows of a pooling whose index differs from the IEEE run's in at least the share `rate` of the samples.
+    """Decisions (indices of a pooling, labels) that differ from the IEEE run's in at least `rate` of the samples.
 
     Attributes:
         rate: Above 0, at most 1.
@@ -190,7 +190,7 @@ class IndexChange:
             raise InputError(f"Expected an index change rate above 0 and at most 1, got {self.rate}.")
 
     def __str__(self) -> str:
-        return f"the index differs from the IEEE run's in at least {100 * self.rate:g} % of the samples"
+        return f"the decision differs from the IEEE run's in at least {100 * self.rate:g} % of the samples"
 
     @property
     def option(self) -> str:
@@ -209,7 +209,7 @@ class IndexChange:
         return UNSTABLE
 
     def mask(self, m: IndexMoments) -> Tensor:
-        """Return which windows are marked, bool, their shape; none is undefined."""
+        """Return which decisions are marked, bool, their shape; none is undefined."""
         return m.change_rate() >= self.rate
 
     def least(self, n: int) -> int:

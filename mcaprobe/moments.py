@@ -68,7 +68,7 @@ class Moments:
         """
         if not reference.is_floating_point():
             raise InputError(
-                f"Expected a floating-point activation, got {reference.dtype}; pool indices have IndexMoments."
+                f"Expected a floating-point activation, got {reference.dtype}; decisions have IndexMoments."
             )
         reference = reference.detach().clone(memory_format=torch.contiguous_format)
         accumulator = torch.zeros_like(reference, dtype=torch.float64)

@@ -15,13 +15,13 @@ class Row:
     """Significant bits and classes of one layer in one region; None where a value does not apply.
 
     Attributes:
-        shape: Of the whole layer. elements: those in the region (windows, for pool indices).
+        shape: Of the whole layer. elements: those in the region, or its decisions.
         bits_mean, bits_p05: Mean and 5th percentile (linear between ranks) of the significant bits of the
             elements of class NUMBER, unclipped; None where there is none.
         share_*: Share of the elements of each class; they add up to 1.
         share_snr_below_1: Share of the elements that vary with std >= |mean| (ddof 0), whatever their class.
-        index_change_rate: Share of the windows whose index differs from the IEEE run, mean over samples;
-            None unless the layer is a pool's indices, for which all of the above is None.
+        index_change_rate: Share of the decisions (indices of a pooling, labels) that differ from the IEEE run,
+            mean over samples; None unless the layer holds decisions, for which all of the above is None.
         samples: How many samples were taken. estimator: in words, what the bits mean.
     """
 

@@ -39,11 +39,11 @@ def select_layers(infos: Sequence[Layer], limit: int = 20) -> list[Layer]:
 
     All of them where they are few enough. Else the last layer of each block of the model, every unpooling and the
     final output; a block is what shares the first components of its name, as many as fit. Where even the outermost
-    blocks are too many, they are thinned evenly. Pool indices have no map: they are left out.
+    blocks are too many, they are thinned evenly. Decisions have no map, and are not to be among them.
     """
     if limit < 1:
         raise ValueError(f"Expected a limit of 1 layer or more, got {limit}.")
-    layers = [info for info in infos if not info.name.endswith(".indices")]
+    layers = list(infos)
     if len(layers) <= limit:
         return layers
     names = [info.name for info in layers]

@@ -1,7 +1,7 @@
 """How many digits does a layer keep? The public names of the statistics; the parts are in the files below.
 
 moments.py          what is kept of the samples (update, merge)
-index_moments.py    the same for pool indices
+index_moments.py    the same for decisions, such as pool indices
 estimators.py       the settings of an estimator, what n samples support
 significance.py     significant bits (CNH, General) and classes of elements
 """

@@ -93,7 +93,7 @@ def summarize(
     """Return one Row for the whole layer (region `all`) and one for each mask.
 
     Args:
-        m: Moments of a floating layer, or IndexMoments of a pool's indices.
+        m: Moments of a floating layer, or IndexMoments of decisions.
         masks: Bool, of the layer's spatial shape (its last dimensions), by region name.
         layer, operator: Names for the rows.
     """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 ABOUT = """\
 Put two finished runs of one model on one input side by side, layer by layer: mean
 significant bits and share of noise of each, the ratio of their standard deviations,
-the rate at which their pool indices change, and how far they agree on which elements
+the rate at which their decisions flip, and how far they agree on which elements
 are unstable. No model is run and the run directories are not changed.
 
 Standard deviations and unstable elements are compared in layers of which both runs
@@ -59,7 +59,7 @@ def add(commands: Any) -> None:
     group.add_argument(
         "--all-layers",
         action="store_true",
-        help="list every layer (default: those of the picture of a run, pool indices and metrics; with --layers, "
+        help="list every layer (default: those of the picture of a run, decisions and metrics; with --layers, "
         "all of these)",
     )
     group.add_argument("--quiet", action="store_true", help="print nothing but the folder of --out")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mcaprobe.commands.reporting import console_for_tables, layer_table, main_layers, percent
+from mcaprobe.commands.reporting import console_for_tables, layer_table, main_and_decisions, percent
 from mcaprobe.comparison import ComparedRow, Comparison
 from mcaprobe.comparison_files import summary
 from mcaprobe.comparison_words import sentences
@@ -50,9 +50,8 @@ def _print(found: Comparison, args: argparse.Namespace, written: Sequence[Path])
 
 
 def main_rows(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
-    """Return the rows of the layers that a picture shows, of pool indices and of metrics."""
-    chosen = main_layers(row.layer for row in rows)
-    return [row for row in rows if row.layer in chosen or row.is_index]
+    """Return the rows of the layers that a picture shows, of decisions and of metrics."""
+    return main_and_decisions(rows, {row.layer for row in rows if row.is_index})
 
 
 def _cells(row: ComparedRow) -> list[str]:

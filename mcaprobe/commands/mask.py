@@ -27,8 +27,9 @@ examples:
   mcaprobe mask brain --below 1
         fewer than 1 significant bit, or class noise
   mcaprobe mask brain --class noise --layers '*unpool*' --out noise
-  mcaprobe mask brain --index-change-rate .05 --out poolings
-        windows of poolings whose index changes in at least 5 % of the samples
+  mcaprobe mask brain --index-change-rate .05 --out decisions
+        decisions (windows of poolings, voxels' labels) that flip in at least 5 % of the samples
+  mcaprobe mask brain --index-change-rate .05 --layers ':output.labels' --out labels
 
 files in the folder (SUB: entities of the input's name; LAYER: letters and digits of the layer's):
   SUB_label-LAYER_desc-unstable_mask.nii.gz           any: at least one channel is marked
@@ -62,14 +63,14 @@ def add(commands: Any) -> None:
     group.add_argument("--snr-below", type=float, metavar="RATIO",
                        help="samples that vary with RATIO times their standard deviation at least |mean|")  # fmt: skip
     group.add_argument("--index-change-rate", type=float, metavar="RATE",
-                       help="windows of poolings whose index differs from the IEEE run's in at least this share "
-                       "of the samples")  # fmt: skip
+                       help="decisions (indices of poolings, labels, results of argmax) that differ from the IEEE "
+                       "run's in at least this share of the samples")  # fmt: skip
     parser.add_argument("--reduce", nargs="+", choices=REDUCTIONS, default=["any", "all", "share"],
                         help="over the channels, a NIfTI file for each (default: any all share)")  # fmt: skip
     add_estimator(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--all-layers", action="store_true",
-                       help="list every layer (default: those of the picture of a run, and pool indices; "
+                       help="list every layer (default: those of the picture of a run, and decisions; "
                        "with --layers, all of these)")  # fmt: skip
     group.add_argument("--quiet", action="store_true", help="print nothing but the folder of the masks")
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the table")

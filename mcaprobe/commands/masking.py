@@ -59,7 +59,7 @@ def sentences(found: Written) -> list[str]:
             f"{found.without_moments[0]}): run with --keep-moments '*'."
         )
     if found.not_judged and not _is_index(found):
-        lines.append(f"{len(found.not_judged)} layers are pool indices, without bits: see --index-change-rate.")
+        lines.append(f"{len(found.not_judged)} layers are decisions, without bits: see --index-change-rate.")
     flat = _layers([row for row in found.rows if row.positions is None])
     if flat:
         lines.append(f"{len(flat)} layers have no image axes, hence no NIfTI file (the first is {flat[0]}).")

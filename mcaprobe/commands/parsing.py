@@ -68,7 +68,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
                        "noise, NaN and inf count as 0 bits, elements that are zero, exact or shifted do "
                        "not count")  # fmt: skip
     group.add_argument("--all-layers", action="store_true",
-                       help="list every layer (default: those of the picture, pool indices and metrics; with "
+                       help="list every layer (default: those of the picture, decisions and metrics; with "
                        "--layers, all of these)")  # fmt: skip
     group.add_argument("--quiet", action="store_true", help="print nothing but the path of the run")
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the table")

@@ -121,13 +121,18 @@ def console_for_tables() -> Console:
 
 
 def main_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of the layers that a picture shows, of pool indices and of metrics."""
-    chosen = main_layers(row.layer for row in rows)
-    return [row for row in rows if row.layer in chosen or row.index_change_rate is not None]
+    """Return the rows of the layers that a picture shows, of decisions and of metrics."""
+    return main_and_decisions(rows, {row.layer for row in rows if row.index_change_rate is not None})
+
+
+def main_and_decisions(rows: Sequence[AnyRow], decisions: set[str]) -> list[AnyRow]:
+    """Return the rows of the layers that a picture shows, of metrics and of the layers of decisions."""
+    chosen = main_layers(row.layer for row in rows if row.layer not in decisions) | decisions
+    return [row for row in rows if row.layer in chosen]
 
 
 def main_layers(names: Iterable[str]) -> set[str]:
-    """Return the layers that a picture shows, and the metrics."""
+    """Return the layers that a picture shows, and the metrics; decisions are not to be among the names."""
     unique = list(dict.fromkeys(names))
     chosen = {layer.name for layer in select_layers([_Named(name) for name in unique])}
     return chosen | {name for name in unique if name.startswith(PREFIX)}

@@ -75,7 +75,8 @@ def add(commands: Any) -> None:
     under_verrou.add(parser)
     _image(parser)
     group = parser.add_argument_group("what is recorded")
-    add_globs(group, "--layers", "layers to record, such as 'decoder*' (default: all)")
+    add_globs(group, "--layers", "layers to record, such as 'decoder*' (default: all); decisions are layers too: "
+              "'*.indices' of poolings, '*.targets' of unpoolings, ':output.labels', '*:argmax'")  # fmt: skip
     add_globs(group, "--keep-moments", "layers whose elements keep their moments, for exact re-computation")
     add_globs(group, "--keep-samples", "layers whose activations are kept, sample by sample")
     group.add_argument("--metric", nargs="+", action="extend", default=[], metavar="MODULE:FUNCTION",

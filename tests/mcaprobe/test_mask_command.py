@@ -85,7 +85,7 @@ def test_each_layer_has_its_reductions_as_nifti_and_all_channels_as_safetensors(
                 image = nib.load(path)
                 assert image.get_data_dtype() == (np.float32 if how == "share" else np.uint8)
                 assert np.array_equal(np.asarray(image.dataobj)[..., 0], mask.reduced(how).numpy())
-    for words in ("1 of 4 layers kept no moments, .* .the first is lost.", "1 layers are pool indices",
+    for words in ("1 of 4 layers kept no moments, .* .the first is lost.", "1 layers are decisions",
                   "1 layers have no image axes, .* .the first is head.", "neither stable nor unstable",
                   "at most 0.45 of all runs", r"The masks are .*/m \(6 .nii.gz"):  # fmt: skip
         assert re.search(words, output), words
@@ -135,7 +135,7 @@ def test_a_sidecar_says_criterion_estimator_n_run_tensor_and_counts(capsys, made
 
 def test_windows_of_poolings_are_marked_by_their_change_rate(capsys, made, tmp_path):
     code, output, _ = call(capsys, made, "--index-change-rate", ".3", "--out", tmp_path / "m")
-    assert code == 0 and "from 2 changed samples of 5 on" in output and "pool indices" not in output
+    assert code == 0 and "from 2 changed samples of 5 on" in output and "without bits" not in output
     mask = mcaprobe.load_masks(tmp_path / "m")["net.pool.indices"]
     assert mask.values.reshape(-1).tolist() == [i % 6 >= 2 for i in range(24)]
     assert not mask.undefined.any() and mask.about["Tensor"] == "indices of net.pool"
@@ -214,8 +214,8 @@ def test_layers_that_letters_and_digits_do_not_tell_apart_get_other_labels():
         (["--reduce", "mean"], "Argument --reduce: invalid choice: 'mean'"),
         (["--layers", "net.cov"], "The layer glob net.cov matches none of the 5 layers: the nearest are net.conv"),
         (["--layers", "lost"], "run kept none of lost: run it with --keep-moments 'lost'"),
-        (["--layers", "*.indices"], "net.pool.indices holds pool indices: .*use --index-change-rate"),
-        (["--layers", "net.conv", "--index-change-rate", ".1"], "net.conv holds no pool indices"),
+        (["--layers", "*.indices"], "net.pool.indices holds decisions: .*use --index-change-rate"),
+        (["--layers", "net.conv", "--index-change-rate", ".1"], "net.conv holds no decisions"),
         (["--probability", "2"], "Expected probability strictly between 0 and 1"),
         (["--out", "{run}/manifest.json"], "manifest.json is a file, not a folder for the masks"),
         (["--out", "{run}"], "is no folder of masks and not empty .it has anatomy.safetensors.: choose another --out"),
@@ -240,7 +240,7 @@ def test_a_run_without_moments_or_without_indices_names_the_option(capsys, made,
         assert not (run / "masks").exists()
     run = make_run(tmp_path / "none", {"a": layer((1, 2, 4, 3), 5)})
     code, _, errors = call(capsys, run, "--index-change-rate", ".1")
-    assert code == 2 and "recorded no pool indices: a pooling puts them out with return_indices=True" in errors
+    assert code == 2 and "recorded no decisions: a pooling puts out its indices with return_indices=True" in errors
     code, _, errors = call(capsys, tmp_path / "nowhere")
     assert code == 2 and "nowhere is no run directory" in errors
     (run / "layers" / "a.safetensors").write_bytes(b"short")

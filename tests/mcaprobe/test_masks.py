@@ -140,7 +140,7 @@ def test_criteria_are_said_in_words():
     assert OfClass(Class.NOISE).label == SnrBelow().label == IndexChange().label == Unstable().label == "unstable"
     assert str(SnrBelow()) == "the standard deviation of the samples is at least the size of their mean"
     assert str(SnrBelow(2.5)).startswith("2.5 times the standard deviation")
-    assert str(IndexChange(0.05)) == "the index differs from the IEEE run's in at least 5 % of the samples"
+    assert str(IndexChange(0.05)) == "the decision differs from the IEEE run's in at least 5 % of the samples"
 
 
 def test_channels_are_reduced_as_by_hand_and_undefined_ones_are_not_marked():
@@ -195,8 +195,8 @@ def test_a_layer_that_a_criterion_cannot_judge_is_a_sentence(tmp_path):
               "lost": layer((1, 2, 8, 6), 4)}  # fmt: skip
     run = make_run(tmp_path / "r", layers, unkept=("lost",))
     for name, criterion, sentence in (
-        ("pool.indices", Unstable(), "pool.indices holds pool indices: .* use --index-change-rate"),
-        ("conv", IndexChange(), "conv holds no pool indices: --index-change-rate marks windows of poolings"),
+        ("pool.indices", Unstable(), "pool.indices holds decisions: .* use --index-change-rate"),
+        ("conv", IndexChange(), "conv holds no decisions: --index-change-rate marks indices of poolings"),
         ("lost", Unstable(), "The moments of lost were not kept: run with --keep-moments 'lost'"),
         ("con", Unstable(), "There is no layer con: the nearest are conv"),
     ):

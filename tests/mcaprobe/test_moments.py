@@ -172,7 +172,7 @@ def test_wrong_samples_and_foreign_blocks_are_refused_in_words():
         m.merge(Moments.empty(torch.full((2, 3), 1e-45)))
     with pytest.raises(InputError, match="IndexMoments"):
         Moments.empty(torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(InputError, match="integer pool indices"):
+    with pytest.raises(InputError, match="decisions as integers"):
         IndexMoments.empty(torch.zeros(2))
     nan = torch.tensor([torch.nan, 1.0])
     assert Moments.empty(nan).merge(Moments.empty(nan)).n == 0
