@@ -41,6 +41,7 @@ AROUND = {
     "a pair": (lambda: Down(lambda s, y, i: (y, i)), ["0.0", "0.1", "0:max_pool2d.indices"], lambda r: r[0]),
     "a pool's pair": (lambda: PoolOf(lambda s, y, i: (y, i)), ["0", "0.indices"], lambda r: r[0]),
     "three": (lambda: Down(lambda s, y, i: [s, y, i]), ["0.1", "0.2"], lambda r: r[1]),
+    "two pools": (lambda: Down(lambda s, y, i: (F.max_pool2d(s, 2), y, i)), ["0.1", "0.2"], lambda r: r[1]),
     "tuples": (lambda: Down(lambda s, y, i: ((s, [y]), i)), ["0.0.1.0", "0.1"], lambda r: r[0][1][0]),
 }  # fmt: skip
 

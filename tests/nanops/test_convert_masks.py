@@ -108,6 +108,15 @@ def test_an_image_without_a_batch_has_a_mask_without_one():
             masked(model, {"unpool": wrong})(x)
 
 
+def test_a_mask_follows_the_device_of_the_input(monkeypatch):
+    moves, own = [], torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda t, *to: moves.append((t.dtype, *to)) or own(t, *to))
+    converted = masked(nn.Sequential(nn.MaxPool2d(2)), {"0": some(1, 3, 4, 4)})
+    y = converted(torch.empty(2, 3, 8, 8, device="meta"))
+    assert y.is_meta and y.shape == (2, 3, 4, 4) and (torch.bool, torch.device("meta")) in moves
+    assert converted(untied(2, 3, 8)).isnan().any()
+
+
 def test_masks_of_values_and_of_indices_hold_together():
     x, model, first, second = untied(2, 3, 8), Pair(), some(2, 3, 4, 4), some(1, 3, 4, 4, seed=1)
     y = masked(model, {"pool": first, "pool.indices": second})(x)[0]
@@ -185,6 +194,10 @@ def test_pools_inside_hooks_are_no_calls_of_the_model():
     model.pool.register_forward_hook(lambda module, args, output: seen.append(F.max_pool2d(output, 1)))
     y = masked(model, {":max_pool2d": mask})(untied(1, 1, 8))
     assert same(y, marked(seen[0], mask)) and not seen[0].isnan().any()
+    block = Calling(lambda m, x: F.max_pool2d(x, 1))
+    converted = masked(Calling(lambda m, x: m.block(m.pool(x)), pool=nn.MaxPool2d(2), block=block), {"block": mask})
+    converted.pool.register_forward_hook(lambda module, args, output: seen.append(converted.block(output)))
+    assert same(converted(untied(1, 1, 8)), marked(seen[-1], mask)) and not seen[-1].isnan().any()
 
 
 def test_convolutions_behind_skip_and_are_counted():
