@@ -15,7 +15,7 @@ from torch import nn
 import nanops
 from analyses import provenance
 from analyses.commands.printing import print_lines
-from analyses.commands.validate import STRUCTURES, counted, key_of, name_for, network_of
+from analyses.commands.validate import DPI, STRUCTURES, counted, key_of, name_for, network_of
 from analyses.experiments.counting import Row, Tables, merge
 from analyses.figures.calibration import draw, markdown
 from analyses.kept import Kept
@@ -126,6 +126,7 @@ def _write(
     lines = markdown(named["sweep"], named["areas"], named["held_out"])
     title = f"A tolerance of ties from measurement: {name}"
     write_text(stem.with_name(f"{stem.name}.md"), page(title, f"{stem.name}_sweep.csv", lines))
-    save_figure(draw(named["sweep"], counted(about, about["sampling"]["samples"])), stem.with_name(f"{stem.name}.png"), 130)
+    words = counted(about, about["sampling"]["samples"])
+    save_figure(draw(named["sweep"], words), stem.with_name(f"{stem.name}.png"), DPI)
     print_lines(console, lines)
     console.print(f"{stem}*.csv, .json, .md, .png; nanops.convert(model, overrides=...) reads {stem}_overrides.json")

@@ -105,7 +105,8 @@ def markdown(sweep: Rows, areas: Rows, held_out: Rows) -> list[str]:
         sweep, areas, held_out: Rows of `calibrate`.
     """
     subjects = len({row["subject"] for row in sweep})
-    lines = [f"n = {subjects} subject{'s' if subjects > 1 else ''}; means over subjects and slices.", "", *table(AREAS, _areas(areas))]
+    about = f"n = {subjects} subject{'s' if subjects > 1 else ''}; means over subjects and slices."
+    lines = [about, "", *table(AREAS, _areas(areas))]
     if held_out:
         lines += ["", *table(HELD_OUT, _held_out(held_out))]
     return lines

@@ -79,9 +79,13 @@ def recorded(model: nn.Module, x: Tensor) -> Recorded:
 
 
 def pooled(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Return what max-pools and unpools put out in one forward, indices too, by all their names."""
+    """Return what max-pools and unpools put out in one forward, indices too, by all their names.
+
+    What an unpool is given, its targets, it does not put out.
+    """
     layers = recorded(model, x)
-    return {name: t for name, t in layers.items() if layers.operators[layers.aliases.get(name, name)] in POOLS}
+    out = {name: t for name, t in layers.items() if not name.endswith(".targets")}
+    return {name: t for name, t in out.items() if layers.operators[layers.aliases.get(name, name)] in POOLS}
 
 
 def tensors(output: object) -> list[Tensor]:
