@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import nanops
 from analyses.commands import (
     benchmark,
     calibrate,
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         code: int = args.function(args)
-    except InputError as error:
+    except (InputError, nanops.InputError, nanops.ConversionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (RunFailure, FloatingPointError) as error:
