@@ -14,22 +14,22 @@ from torch import nn
 
 import nanops
 from analyses import provenance
+from analyses.commands.draw import write
 from analyses.commands.printing import print_lines
-from analyses.commands.validate import DPI, STRUCTURES, counted, key_of, name_for, network_of
+from analyses.commands.validate import STRUCTURES, key_of, name_for, network_of
+from analyses.commands.validation_drawings import calibration
 from analyses.experiments.counting import Row, Tables, merge
-from analyses.figures.calibration import draw, markdown
 from analyses.kept import Kept
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
-from analyses.results_files import page, texts, write_json, write_table, write_text
+from analyses.results_files import texts, write_json, write_table
 from analyses.validation import sweep
-from analyses.validation.calibration import chosen, held_out
+from analyses.validation.calibration import chosen
 from analyses.validation.gaps import poolings
 from analyses.validation.instability import Sampling, changes, probe
 from analyses.validation.study import total
 from analyses.validation.views import name_of, views
 from mcaprobe.errors import InputError
-from mcaprobe.products import save_figure
 
 ABOUT = (
     "sweep: a window is called ambiguous where its (max_ties + 1)-th largest value lies within the tolerance of the "
@@ -74,7 +74,6 @@ def calibrate(args: argparse.Namespace) -> int:
             merge(tables, found)
             console.print(f"{provenance.now()} {name_of(source)}: {sum(map(len, found.values()))} rows")
     settings = chosen(tables["sweep"])
-    tables["held_out"] = list(held_out(tables["sweep"]))
     about = provenance.stamp() | {
         "experiment": "calibrate", "network": identity, "sampling": asdict(sampling), "slices": args.slices,
         "plane": args.plane, "subjects": [name_of(source) for source in args.inputs], "threads": args.threads,
@@ -114,19 +113,17 @@ def _subject(network: nn.Module, source: str, args: argparse.Namespace, sampling
 def _write(
     out: Path, name: str, tables: Tables, settings: Mapping[str, Mapping[str, Any]], about: Row, console: Console
 ) -> None:
-    named = {table: texts(rows) for table, rows in tables.items()}
-    for table, rows in named.items():
-        if not rows:
-            console.print("No subject was held out: that takes two or more.")
-            continue
-        write_table(out / f"calibration_{name}_{table}.csv", rows)
+    for table, rows in tables.items():
+        write_table(out / f"calibration_{name}_{table}.csv", texts(rows))
     stem = out / f"calibration_{name}"
-    nanops.save_overrides(stem.with_name(f"{stem.name}_overrides.json"), settings, about)
-    write_json(stem.with_name(f"{stem.name}.json"), about)
-    lines = markdown(named["sweep"], named["areas"], named["held_out"])
-    title = f"A tolerance of ties from measurement: {name}"
-    write_text(stem.with_name(f"{stem.name}.md"), page(title, f"{stem.name}_sweep.csv", lines))
-    words = counted(about, about["sampling"]["samples"])
-    save_figure(draw(named["sweep"], words), stem.with_name(f"{stem.name}.png"), DPI)
-    print_lines(console, lines)
-    console.print(f"{stem}*.csv, .json, .md, .png; nanops.convert(model, overrides=...) reads {stem}_overrides.json")
+    overrides = stem.with_name(f"{stem.name}_overrides.json")
+    nanops.save_overrides(overrides, settings, about)
+    write_json(stem.with_suffix(".json"), about)
+    if len(about["subjects"]) == 1:
+        console.print("No subject was held out: that takes two or more.")
+    for path, made in calibration(out, name):
+        write(path, made)
+        if isinstance(made, str):
+            print_lines(console, made.splitlines()[4:])
+    words = f"{stem}*.csv, .json, .md, .png; nanops.convert(model, overrides=...) reads {overrides}"
+    console.print(words, soft_wrap=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from analyses.commands.validation_drawings import calibrations, validations
 from analyses.figures import against_paper, brains, formats, thresholds, timing, tolerances
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
-from analyses.results_files import page, suffix_of, write_text
+from analyses.results_files import page, suffix_of, write_table, write_text
 from mcaprobe.errors import InputError
 from mcaprobe.products import save_figure
 
@@ -50,12 +51,19 @@ def footer_of(folder: Path, name: str, words: str) -> str:
 def draw(args: argparse.Namespace) -> int:
     """Write every figure and page of the experiment beside its rows."""
     for path, made in DRAWINGS[args.name](args.results):
-        if isinstance(made, Figure):
-            save_figure(made, path, DPI)
-        else:
-            write_text(path, made)
+        write(path, made)
         print(path)
     return 0
+
+
+def write(path: Path, made: Figure | str | Rows) -> None:
+    """Write a figure, a page, or the rows of a table."""
+    if isinstance(made, Figure):
+        save_figure(made, path, DPI)
+    elif isinstance(made, str):
+        write_text(path, made)
+    else:
+        write_table(path, made)
 
 
 def _mnist(folder: Path) -> Iterator[tuple[Path, Any]]:
@@ -139,4 +147,6 @@ DRAWINGS: dict[str, Callable[[Path], Iterator[tuple[Path, Any]]]] = {
     "timing": _timing,
     "conservative": _brains("conservative", "conservative NaNs", "conservative NaNs"),
     "aggressive": _brains("aggressive", "aggressive and hybrid NaNs", "aggressive NaNs"),
+    "validation": validations,
+    "calibration": calibrations,
 }

@@ -3,7 +3,7 @@
 import argparse
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,24 @@ from torch import nn
 
 import nanops
 from analyses import provenance
+from analyses.commands.draw import write
 from analyses.commands.printing import print_lines
+from analyses.commands.validation_drawings import validation, validation_words
 from analyses.experiments.counting import Tables, merge
 from analyses.figures.fates import draw_fates
-from analyses.figures.validation import draw, draw_digits
-from analyses.figures.validation_tables import markdown
 from analyses.kept import Kept
 from analyses.models.checkpoint import read_tensors, write_tensors
 from analyses.models.demo import WEIGHTS
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
-from analyses.results_files import page, texts, write_json, write_table, write_text
+from analyses.results_files import texts, write_json, write_table
 from analyses.trained import load_structures
-from analyses.validation import summary
 from analyses.validation.instability import Sampling
-from analyses.validation.study import DIGITS, Plan, subject
+from analyses.validation.study import Plan, subject
 from analyses.validation.views import file_of, name_of, views
 from mcaprobe.errors import InputError
 from mcaprobe.folders import file_hash
 from mcaprobe.models import load_model
-from mcaprobe.products import save_figure
 from mcaprobe.volumes import existing
 from nanops import Tolerance
 
@@ -94,60 +92,30 @@ def validate(args: argparse.Namespace) -> int:
             found = _part(kept, key_of(name, source), network, source, args, plan, maps, status.update)
             merge(tables, found)
             console.print(f"{provenance.now()} {name_of(source)}: {sum(map(len, found.values()))} rows")
-    named = {table: texts(rows) for table, rows in tables.items()}
-    summaries = {f"{table}_summary": texts(list(getattr(summary, table)(named[table]))) for table in SUMMARIES}
     manifest = provenance.stamp() | {
         "experiment": "validate", "network": identity, "plan": asdict(plan), "slices": args.slices, "plane": args.plane,
         "subjects": [name_of(source) for source in args.inputs], "threads": args.threads, "about": ABOUT,
         "mode": "random, emulated", "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
-    for table, rows in (named | summaries).items():
-        write_table(args.out / f"validation_{name}_{table}.csv", rows)
-    write_json(args.out / f"validation_{name}.json", manifest)
-    layers, windows = summaries["layers_summary"], summaries["windows_summary"]
-    lines = markdown(layers, windows, named["networks"], named.get(DIGITS, []))
-    title = f"Do the NaNs land where the digits are lost? {name}"
-    write_text(args.out / f"validation_{name}.md", page(title, f"validation_{name}_layers_summary.csv", lines))
-    footer = footer_of(manifest)
+    for table, rows in tables.items():
+        write_table(args.out / f"validation_{name}_{table}.csv", texts(rows))
     stem = args.out / f"validation_{name}"
-    places = [row for row in summaries["places_summary"] if row["criterion"] == next(iter(plan.sampling.criteria))]
-    save_figure(draw(windows, layers, places, footer), stem.with_name(f"{stem.name}.png"), DPI)
-    if DIGITS in named:
-        words = f"{plan.probes} samples of each network, on the first slice of each subject. {footer}"
-        save_figure(draw_digits(named[DIGITS], words), stem.with_name(f"{stem.name}_digits.png"), DPI)
+    write_json(stem.with_suffix(".json"), manifest)
     if args.picture:
-        maps = kept.folder / f"{key_of(name, args.inputs[0])}.safetensors"
-        words = f"{name_of(args.inputs[0])}. {footer}"
-        save_figure(draw_fates(read_tensors(maps)[0], words), stem.with_name(f"{stem.name}_fates.png"), DPI)
-    print_lines(console, lines)
-    console.print(f"{stem}*.csv, .json, .md, .png")
+        fates = read_tensors(kept.folder / f"{key_of(name, args.inputs[0])}.safetensors")[0]
+        words = f"{name_of(args.inputs[0])}. {validation_words(manifest)}"
+        write(stem.with_name(f"{stem.name}_fates.png"), draw_fates(fates, words))
+    for path, made in validation(args.out, name):
+        write(path, made)
+        if isinstance(made, str):
+            print_lines(console, made.splitlines()[4:])
+    console.print(f"{stem}*.csv, .json, .md, .png", soft_wrap=True)
     return 0
-
-
-SUMMARIES = ("layers", "windows", "places")
-DPI = 130
 
 
 def key_of(name: str, source: str) -> str:
     """Return the name of a subject's kept part: of the network's, the subject's and the content of its file."""
     return f"{name}-{re.sub('[^A-Za-z0-9]+', '-', name_of(source))}-{file_hash(existing(file_of(source)))[:8]}"
-
-
-def footer_of(about: Mapping[str, Any]) -> str:
-    """Return what a figure says of its numbers."""
-    sampling = about["plan"]["sampling"]
-    return f"Unstable: class noise or below {sampling['below']:g} bit. {counted(about, sampling['samples'])}"
-
-
-def counted(about: Mapping[str, Any], samples: int) -> str:
-    """Return how many subjects, slices and samples were looked at, how, when and where."""
-    subjects, slices, threads = len(about["subjects"]), about["slices"], about["threads"]
-    each = f"{slices} slice{'s' if slices > 1 else ''}{' each' if subjects > 1 else ''}"
-    return (
-        f"n = {subjects} subject{'s' if subjects > 1 else ''}, {each}; {samples} samples, mode random, emulated; "
-        f"{threads} thread{'s' if threads > 1 else ''}, {about['machine']['processor']}, torch "
-        f"{about['versions']['torch']}, {about['date'][:10]}."
-    )
 
 
 def plan_of(args: argparse.Namespace) -> Plan:

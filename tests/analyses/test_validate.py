@@ -3,8 +3,10 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
+import nibabel as nib
 import pytest
 import torch
 
@@ -22,6 +24,7 @@ from analyses.validation.study import DIGITS, Plan, subject
 from analyses.validation.views import name_of, spread, views
 from analyses.validation.ways import MOVED, ORACLE, RANDOM, by_masks, moved, scattered
 from mcaprobe.errors import InputError
+from mcaprobe.loading import load_input
 from nanops import Tolerance
 from tests.analyses.small_segmenter import build, write_head
 from tests.shared_data import shared
@@ -146,6 +149,27 @@ def test_networks_that_choose_no_class_are_refused(heads, tmp_path, capsys, mode
     assert sentence in capsys.readouterr().err
 
 
+def test_maps_of_nans_lie_on_the_grids_of_a_run(heads, tmp_path, capsys):
+    run = mcaprobe.run(MODEL, heads[0], samples=2, out=tmp_path / "run")
+    assert main(["nans", str(tmp_path / "run"), "--out", str(tmp_path / "nans"), "--threshold", "0.4"]) == 0
+    found = nans_of(nanops.convert(build(), threshold=0.4), load_input(heads[0], build(), {}).tensor, ["unpool1"])
+    path = tmp_path / "nans" / "sub-head1_label-unpool1_desc-nan_probseg.nii.gz"
+    image, about = nib.Nifti1Image.from_filename(path), json.loads(path.with_name(path.name[:-7] + ".json").read_text())
+    own = nib.Nifti1Image.from_filename(next((tmp_path / "run/maps").glob("unpool1*.nii.gz")))
+    assert image.shape == own.shape[:3] and (image.affine == own.affine).all()
+    share = found.masks["unpool1"][0].float().mean(0)
+    assert share.max() > 0 and torch.equal(torch.from_numpy(image.get_fdata()[..., 0]).float(), share)
+    assert about["Layer"] == "unpool1" and about["NaNElements"] == int(found.masks["unpool1"].sum())
+    assert run["unpool1"].spatial and "layers with NaN" in capsys.readouterr().out
+
+
+def test_maps_of_another_input_are_refused(heads, tmp_path, capsys):
+    mcaprobe.run(MODEL, heads[0], samples=2, out=tmp_path / "run")
+    write_head(Path(heads[0]), seed=9)
+    assert main(["nans", str(tmp_path / "run"), "--out", str(tmp_path / "nans")]) == 2
+    assert "Expected the input of" in capsys.readouterr().err and not (tmp_path / "nans").exists()
+
+
 def test_the_oracle_puts_nan_exactly_where_the_campaign_found_none_to_be_sure_of(heads):
     network = build()
     (view,) = views(network, heads[0], 1)
@@ -192,8 +216,6 @@ def test_a_view_is_the_slice_that_mcaprobe_reads(heads):
     network = build()
     first, second = views(network, heads[0], 2)
     assert (first.index, second.index) == (2, 4) and first.subject == "head1"
-    from mcaprobe.loading import load_input
-
     expected = load_input(heads[0], network, {"index": 4})
     assert torch.equal(second.input.tensor, expected.tensor) and second.target is None
     assert torch.equal(second.brain, expected.picture.mask)
