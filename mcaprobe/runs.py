@@ -11,7 +11,7 @@ from mcaprobe.collecting import UnitReport
 from mcaprobe.errors import InputError, RunFailure
 from mcaprobe.lanes import LockstepError
 from mcaprobe.manifest import FORMAT, commit, machine, versions
-from mcaprobe.memory import peak_memory
+from mcaprobe.memory import give_back, peak_memory
 from mcaprobe.observer import Observer
 from mcaprobe.planning import Needs, Survey, look
 from mcaprobe.reference import difference_from_stock
@@ -53,6 +53,7 @@ class Run:
             raise RunFailure(
                 f"The model raised {type(error).__name__} in a plain, unperturbed forward of the input {shape}: {first}"
             ) from error
+        give_back()
         expect_matches("--keep-moments", self.settings.keep_moments, seen.layers)
         expect_matches("--keep-samples", self.settings.keep_samples, seen.layers)
         return seen

@@ -1,6 +1,7 @@
 """Is what a campaign needs known before it starts?"""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,29 @@ def test_the_measured_peak_is_within_the_stated_factor_of_the_prediction(tmp_pat
 
 def test_the_base_is_the_memory_of_this_process():
     assert 2**26 < base_memory("cpu") < 2**36
+
+
+FREED = """
+import ctypes
+import torch
+from mcaprobe.memory import base_memory, give_back
+
+# What glibc does after a while by itself: large blocks come from the heap, too.
+ctypes.CDLL(None).mallopt(-3, 1 << 28)
+before = base_memory("cpu")
+many = [torch.ones(1 << 18) for _ in range(400)]
+last = torch.ones(1 << 12)  # above them all
+full = base_memory("cpu")
+del many
+kept = base_memory("cpu")
+give_back()
+print(full - before, kept - before, base_memory("cpu") - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to")
+def test_memory_that_was_freed_is_given_back():
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    full, kept, left = map(int, done.stdout.split())
+    assert full > 380 << 20 and kept > 300 << 20
+    assert left < 100 << 20
