@@ -160,7 +160,7 @@ import torch
 from mcaprobe.memory import base_memory, give_back
 
 # What glibc does after a while by itself: large blocks come from the heap, too.
-ctypes.CDLL(None).mallopt(-3, 1 << 28)
+ctypes.CDLL(None).mallopt(-3, 1 << 24)
 before = base_memory("cpu")
 many = [torch.ones(1 << 18) for _ in range(400)]
 last = torch.ones(1 << 12)  # above them all
