@@ -155,15 +155,13 @@ def test_the_base_is_the_memory_of_this_process():
 
 
 FREED = """
-import ctypes
 import torch
 from mcaprobe.memory import base_memory, give_back
 
-# What glibc does after a while by itself: large blocks come from the heap, too.
-ctypes.CDLL(None).mallopt(-3, 1 << 24)
 before = base_memory("cpu")
-many = [torch.ones(1 << 18) for _ in range(400)]
-last = torch.ones(1 << 12)  # above them all
+# Blocks below glibc's threshold for maps of their own come from the heap, and the last one lies above them all.
+many = [torch.ones(1 << 14) for _ in range(6400)]
+last = torch.ones(1 << 14)
 full = base_memory("cpu")
 del many
 kept = base_memory("cpu")
