@@ -33,9 +33,7 @@ def amounts() -> Iterator[Tolerance]:
 
 def ambiguous(gaps: Tensor, tolerance: Tolerance) -> Tensor:
     """Return which windows are ambiguous at a tolerance, bool, of their gaps."""
-    if tolerance.kind == "absolute":  # two equal values tie whatever the tolerance
-        return (gaps < tolerance.value) | (gaps == 0)
-    return gaps <= tolerance.value
+    return gaps < tolerance.value if tolerance.kind == "absolute" else gaps <= tolerance.value
 
 
 def rows(about: Row, pooling: Pooling, changed: Tensor) -> Iterator[Row]:

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import nanops
 from nanops import Tolerance
 from nanops import functional as F
+from nanops.conversion.place import may_hold_nan
 from tests.nanops.convolutions import with_nan
 from tests.nanops.nets import Functional, Modules, image, seeded
 
@@ -127,6 +129,28 @@ def test_a_dispatch_mode_sees_the_operators_of_a_converted_model(kind, pooling):
 
 
 @pytest.mark.parametrize("kind", [Modules, Functional])
+def test_a_dispatch_mode_sees_the_layers_that_are_one_call_otherwise():
+    """Activation, convolution and norm, channels last, in inference: a chain, which goes to the kernel at once."""
+    model = seeded(nn.Sequential(nn.PReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)))
+    x = with_nan(images(), "pixels").contiguous(memory_format=LAST)
+    converted = nanops.convert(model, final="keep")
+    with torch.inference_mode():
+        expected = converted(x)
+        with Taking() as mode:
+            found = converted(x)
+    assert sum(name in ("aten::conv2d", "aten::convolution") for name in mode.seen) == 4
+    assert any("batch_norm" in name for name in mode.seen) and any("prelu" in name for name in mode.seen)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+def test_under_a_dispatch_mode_any_tensor_may_hold_nan():
+    """Of runs that are carried at once one may have a NaN and another none."""
+    x = torch.zeros(3)
+    assert not may_hold_nan(x)
+    with Taking():
+        assert may_hold_nan(x)
+
+
 def test_a_look_for_nan_is_no_call_of_the_model(kind):
     class Names(torch.overrides.TorchFunctionMode):
         def __init__(self):
