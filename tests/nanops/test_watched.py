@@ -128,7 +128,6 @@ def test_a_dispatch_mode_sees_the_operators_of_a_converted_model(kind, pooling):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [Modules, Functional])
 def test_a_dispatch_mode_sees_the_layers_that_are_one_call_otherwise():
     """Activation, convolution and norm, channels last, in inference: a chain, which goes to the kernel at once."""
     model = seeded(nn.Sequential(nn.PReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)))
@@ -151,6 +150,7 @@ def test_under_a_dispatch_mode_any_tensor_may_hold_nan():
         assert may_hold_nan(x)
 
 
+@pytest.mark.parametrize("kind", [Modules, Functional])
 def test_a_look_for_nan_is_no_call_of_the_model(kind):
     class Names(torch.overrides.TorchFunctionMode):
         def __init__(self):
