@@ -53,7 +53,7 @@ def validation(folder: Path, name: str) -> Iterator[tuple[Path, Made]]:
     yield stem.with_suffix(".png"), draw(made["windows"], made["layers"], places, words)
     if raw[DIGITS]:
         probes = f"{about['plan']['probes']} samples of each network, on the first slice of each subject."
-        yield _named(stem, "digits.png"), draw_digits(raw[DIGITS], f"{probes} {words}")
+        yield _named(stem, "digits.png"), draw_digits(raw[DIGITS], f"{probes} Masks of the oracle:\n{words}")
 
 
 def _agreement(rows: Rows) -> list[dict[str, str]]:

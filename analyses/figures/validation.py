@@ -105,7 +105,8 @@ def draw_digits(rows: Rows, footer: str) -> Figure:
         rows: Of the table `digits`; means over the subjects.
         footer: n and the like.
     """
-    shown = [m for m in dict.fromkeys(row["method"] for row in rows) if m in DIGIT_LINES]
+    present = {row["method"] for row in rows}
+    shown = [method for method in DIGIT_LINES if method in present]
     behind = decoder(rows)
     stock = [row for row in rows if row["method"] == STOCK and row["operator"] in ("Conv2d", "MaxUnpool2d")]
     layers = [layer for layer in dict.fromkeys(row["layer"] for row in stock) if layer in behind]

@@ -21,8 +21,10 @@ from analyses.validation.agreement import fate, layer_rows, place_rows, signed_d
 from analyses.validation.instability import Sampling, layer_masks, probe
 from analyses.validation.nans import NaNs, nans_of
 from analyses.validation.views import View
-from analyses.validation.ways import Convert, at_tolerances, by_masks, by_ties, is_unpool
+from analyses.validation.ways import UNPOOLS, Convert, at_tolerances, by_masks, by_ties, is_unpool
 from mcaprobe.errors import InputError
+from mcaprobe.regions import ALL
+from mcaprobe.rows import Row as LayerRow
 from nanops import Tolerance
 
 # Columns that are added up over the slices of a subject; MEAN, the paper's figure, is averaged.
@@ -33,6 +35,7 @@ SUMMED = {
     "skipped", "macs", "spared", "executed", "nans", MEAN,
 }  # fmt: skip
 DIGITS = "digits"
+CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d", "conv1d", "conv2d", "conv3d")
 POOLS = "pool"  # what the names of poolings and unpoolings hold
 Say = Callable[[str], None]
 
@@ -161,8 +164,16 @@ def _probe_all(
             | {"elements": row.elements, "bits_mean": row.bits_mean, "share_noise": row.share_noise,
                "share_sometimes_nan": row.share_nan, "share_always_nan": row.share_undefined,
                "share_zero": row.share_zero, "share_exact": row.share_exact, "flip_rate": row.index_change_rate}
-            for row in run.table()
+            for row in run.table() if told(row)
         )  # fmt: skip
+
+
+def told(row: LayerRow) -> bool:
+    """Return whether a row of a campaign goes into the table of digits: convolutions, unpoolings and decisions.
+
+    Activations and norms between them say little more, and all regions together are brain and background.
+    """
+    return row.region != ALL and (row.operator in (*CONVOLUTIONS, *UNPOOLS) or row.index_change_rate is not None)
 
 
 def total(rows: Iterable[Row]) -> list[Row]:

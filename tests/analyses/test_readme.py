@@ -182,3 +182,43 @@ def test_the_accuracies_of_the_other_classifiers_are_those_of_the_committed_rows
     assert f"from {steps[0]} to {steps[1]} to {steps[2]}" in text
     squeeze = [float(row["accuracy"]) for row in rows if row["network"] == "SqueezeNet"]
     assert f"({squeeze[0]:.3f} before, at most {max(squeeze[1:]):.3f} with NaNs".replace("0.", ".") in text
+
+
+def section(title: str) -> list[str]:
+    """Return the lines of a section of the README."""
+    lines = README.splitlines()
+    start = lines.index(f"## {title}")
+    ends = (i for i, line in enumerate(lines) if i > start and line.startswith("## "))
+    return lines[start : next(ends)]
+
+
+def test_the_validation_that_the_readme_states_is_that_of_the_rows() -> None:
+    page = (RESULTS / "validation_structures.md").read_text().splitlines()
+    stated = [line for line in section("Do the NaNs land where the digits are lost?") if line.startswith("| ")]
+    assert len(stated) > 40 and set(stated) <= set(page)
+    text = " ".join(section("Do the NaNs land where the digits are lost?"))
+    windows = {(r["method"], r["layer"]): r for r in read("validation_structures_windows_summary.csv")}
+    row = windows["conservative", "all layers"]
+    assert row["predicted"] == row["both"] and f"{int(row['predicted']):,} windows" in text
+    inside = [
+        r for r in read("validation_structures_places_summary.csv")
+        if (r["layer"], r["method"], r["zone"]) == ("decode1.unpool", "conservative", "inside")
+        and r["criterion"].startswith("below")
+    ]  # fmt: skip
+    elements, true, nan = (sum(int(r[name]) for r in inside) for name in ("elements", "true", "predicted"))
+    assert f"{true} of {elements:,} elements" in text and f"and {nan} are NaN" in text
+
+
+def test_the_calibration_that_the_readme_states_is_that_of_the_rows() -> None:
+    areas = [float(r["auroc"]) for r in read("calibration_structures_areas.csv")
+             if (r["kind"], r["max_ties"]) == ("absolute", "1")]  # fmt: skip
+    text = " ".join(section("Do the NaNs land where the digits are lost?"))
+    by_layer = [sum(areas[i::4]) / len(areas[i::4]) for i in range(4)]  # four poolings a slice
+    low, high = (f"{value:.4f}".lstrip("0") for value in (min(by_layer), max(by_layer)))
+    assert f"of {low} to {high}" in text
+    judged = [r for r in read("calibration_structures_held_out.csv") if r["layer"] == "encode4.maxpool"]
+    means = {name: [float(r["mcc"]) for r in judged if r["setting"] == name] for name in ("held out", "paper")}
+    held_out, paper = (f"{sum(values) / len(values):.4f}".lstrip("0") for values in means.values())
+    assert f"({held_out} for {paper} in the deepest)" in text
+    assert {(r["kind"], float(r["value"]), r["max_ties"]) for r in read("calibration_structures_held_out.csv")
+            if r["setting"] != "paper"} == {("absolute", 1e-6, "1")}  # fmt: skip
