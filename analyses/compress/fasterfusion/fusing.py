@@ -108,7 +108,7 @@ def _folded(block: TrainingBlock, scale: Tensor, shift: Tensor) -> Block:
 
 
 def _set(conv: Convolution, weight: Tensor, bias: Tensor) -> None:
-    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+    conv.weight, conv.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())  # they may be the original's
 
 
 def _wide(value: Tensor | None) -> Tensor:
