@@ -36,7 +36,7 @@ def arrays(network: nn.Module) -> dict[str, np.ndarray]:
 
 
 def apart(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference over the largest value, in float64; NaN counts as 0 where both have it."""
+    """Return the largest difference over the largest value, in float64, of where both have a number."""
     a, b = found.detach().double(), expected.detach().double()
     assert torch.equal(a.isnan(), b.isnan())
-    return float((a - b).nan_to_num().abs().max() / b.nan_to_num().abs().max())
+    return float((a - b).nan_to_num().abs().max() / b.nan_to_num().abs().max().clamp(min=1e-300))
