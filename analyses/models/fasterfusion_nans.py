@@ -6,7 +6,8 @@ the mean of the valid ones of these w values (approach A of the NaN convolution)
 alone, so all forms of a block agree. Convolution by convolution they do not: in training form the last one sees two
 kinds of channels, of which one may be NaN alone.
 
-Computed densely, by conv(x0) + mean conv(m) with x0 = x where NaN -> 0 and m the indicator of NaN: no work is saved.
+Computed densely, by conv(x0) + mean conv(m) with x0 = x where NaN -> 0 and m the indicator of NaN: no work is
+saved, and `nanops.count_skipped` counts these dense convolutions, not what a kernel of this rule would skip.
 """
 
 from math import prod

@@ -1,5 +1,7 @@
 """Do converted blocks take NaNs in every form, and do the forms agree where NaN is counted over both branches?"""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import nanops
-from analyses.compress.fasterfusion import fold, fuse, place, pool_nans
+from analyses.compress.fasterfusion import fold, fuse, place, pool_nans, reload
 from analyses.models.fasterfusion import Block
 from analyses.models.nnunet import PlainUNet
 from mcaprobe.errors import InputError
@@ -160,6 +162,24 @@ def test_a_converted_network_trains_on_nans(joint: float | None) -> None:
     y.square().mean().backward()
     assert nans["encoder.1.0"].any()
     assert all(value.grad is not None and value.grad.isfinite().all() for value in made.parameters())
+
+
+@torch.no_grad()
+def test_choosing_the_joint_rule_leaves_the_original_as_it_is() -> None:
+    made = block(2, 8, 8)
+    assert pool_nans(made, 0.5).nan_threshold == 0.5
+    assert made.nan_threshold is None
+    assert pool_nans(pool_nans(made, 0.5), None).nan_threshold is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [place, fuse, fold, lambda n: pool_nans(n, 0.5), lambda n: reload(n, network(2).state_dict())],
+    ids=["place", "fuse", "fold", "pool_nans", "reload"],
+)
+def test_a_converted_network_is_refused(change: Callable[[nn.Module], nn.Module]) -> None:
+    with pytest.raises(InputError, match=r"Expected a PlainUNet before nanops.convert, got a converted one"):
+        change(nanops.convert(network(2), "aggressive"))
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,17 @@ def test_units_of_other_networks_are_recognised() -> None:
     assert torch.equal(again.eval()(x), placed.eval()(x))
 
 
+def test_layers_that_are_used_twice_in_a_sequential_are_units_each_time() -> None:
+    act, conv = nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)
+    layers = [conv, nn.BatchNorm2d(4), act, nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), act]
+    network = nn.ModuleList([nn.Sequential(*layers), nn.Sequential(conv, nn.BatchNorm2d(4), act, nn.Sigmoid())])
+    placed = place(network, 4, 2)
+    kinds = [[type(layer) for layer in part] for part in placed]
+    assert kinds == [2 * [TrainingBlock, nn.Identity, nn.Identity],
+                     [TrainingBlock, nn.Identity, nn.Identity, nn.Sigmoid]]  # fmt: skip
+    assert placed[0][0] is placed[1][0] and placed[0][0] is not placed[0][3]
+
+
 def test_units_of_less_than_the_least_number_of_channels_stay() -> None:
     assert set(blocks_of(place(Mixed(), 5, 2))) == {"flat.0"}
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from analyses.compress.fasterfusion.unconverted import expect_unconverted
 from analyses.models.fasterfusion import Block, FoldedBlock, FusedBlock, TrainingBlock
 from analyses.models.fasterfusion_nans import Convolution
 from mcaprobe.errors import InputError
@@ -29,7 +30,8 @@ def fuse(network: Network) -> Network:
     """Return a copy of a network in which every block in training form is fused; the network stays as it is.
 
     Raises:
-        InputError: no such block; one whose norm is no batch norm, has no running statistics, or is in training mode.
+        InputError: no such block; one whose norm is no batch norm, has no running statistics, or is in training mode; a
+            converted network.
     """
     return _with_other_blocks(network, _fused)
 
@@ -40,6 +42,7 @@ def fold(network: Network) -> Network:
 
 
 def _with_other_blocks(network: Network, change: Change) -> Network:
+    expect_unconverted(network)
     blocks = {path: m for path, m in network.named_modules() if isinstance(m, TrainingBlock)}
     if not blocks:
         raise InputError(f"Expected a network with FasterFusion blocks in training form, got a "

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from analyses.compress.fasterfusion.unconverted import expect_unconverted
 from analyses.models.fasterfusion import Block
 from mcaprobe.errors import InputError
 
@@ -19,10 +20,11 @@ def pool_nans(network: Network, threshold: float | None) -> Network:
         threshold: In (0, 1], or None for each convolution by itself.
 
     Raises:
-        InputError: a threshold outside, or a network without blocks.
+        InputError: a threshold outside, a network without blocks, or a converted one.
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise InputError(f"Expected a threshold in (0, 1] or None, got {threshold}.")
+    expect_unconverted(network)
     copy = deepcopy(network)
     blocks = [m for m in copy.modules() if isinstance(m, Block)]
     if not blocks:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from torch import Generator, nn
 
+from analyses.compress.fasterfusion.unconverted import expect_unconverted
 from analyses.compress.fasterfusion.units import Unit, convolutions_of, replaced, units_of
 from analyses.models.fasterfusion import RATIO, WIDTH, Block, Channels, TrainingBlock
 from analyses.models.fasterfusion_nans import Convolution
@@ -31,8 +32,9 @@ def place(
 
     Raises:
         InputError: nothing to replace; or a convolution as wide is part of no unit or is of another kind, or the ratio
-            leaves it no spatial channel: the sentence names the layer.
+            leaves it no spatial channel: the sentence names the layer; a converted network.
     """
+    expect_unconverted(network)
     units = units_of(network)
     wide = {p: c for p, c in convolutions_of(network).items() if c.out_channels >= at_least and max(c.kernel_size) > 1}
     owner = {unit.conv: unit for unit in units}

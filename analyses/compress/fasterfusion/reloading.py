@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from analyses.compress.fasterfusion.unconverted import expect_unconverted
 from analyses.compress.fasterfusion.units import Unit, replaced, units_of
 from analyses.models.fasterfusion import FORMS, Block, Channels
 from mcaprobe.errors import InputError
@@ -21,8 +22,9 @@ def reload(network: Network, state: Mapping[str, Tensor]) -> Network:
         state: `state_dict()` of such a network after `place`, `fuse` or `fold`.
 
     Raises:
-        InputError: tensors that do not fit this network.
+        InputError: tensors that do not fit this network; a converted network.
     """
+    expect_unconverted(network)
     blocks = {unit: block for unit in units_of(network) if (block := _stored(unit, state)) is not None}
     found = replaced(network, blocks)
     own = found.state_dict()

@@ -6,7 +6,7 @@ on a random input, that of the three in this order; or three neighbours in an nn
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard, TypeVar
 
 import torch
@@ -30,7 +30,8 @@ class Unit:
         module: That module, or that convolution.
         conv: The convolution.
         conv_path: Its path.
-        followers: Paths of norm and activation in an nn.Sequential; empty where the unit is a module.
+        followers: Paths of norm and activation in an nn.Sequential, of each if it is used in several; empty where the
+            unit is a module.
     """
 
     path: str
@@ -44,7 +45,9 @@ def units_of(network: nn.Module) -> list[Unit]:
     """Return all units of a network, in the order of its modules; one that is used twice comes once."""
     found: dict[nn.Module, Unit] = {}
     for unit in _inside(network, ""):
-        found.setdefault(unit.module, unit)
+        first = found.setdefault(unit.module, unit)
+        if first is not unit:  # the same convolution elsewhere, perhaps with layers of its own behind it
+            found[unit.module] = replace(first, followers=(*first.followers, *unit.followers))
     return list(found.values())
 
 
@@ -69,7 +72,8 @@ def _inside(module: nn.Module, path: str) -> Iterator[Unit]:
     if unit is not None:
         yield unit
         return
-    children = list(module.named_children())
+    # Unlike named_children, a layer that is used twice comes twice.
+    children = [(name, child) for name, child in module._modules.items() if child is not None]
     runs = _runs(children) if type(module).forward is nn.Sequential.forward else {}
     for i, (name, child) in enumerate(children):
         own = f"{path}.{name}" if path else name
