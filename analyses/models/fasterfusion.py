@@ -175,7 +175,10 @@ class FoldedBlock(Block):
 
 
 class FusedBlock(Block):
-    """The form with the fewest multiply-accumulates: each branch leads to the output, and they are added."""
+    """The form with the fewest layers and no 2 c_o channels between: each branch leads to the output, and they are added.
+
+    For c_i = c_o it has more parameters and multiply-accumulates than the folded one: 7.5 c^2 against 6.5 c^2 in 3-D.
+    """
 
     def _branch_outputs(self) -> tuple[int, int]:
         self.channels = replace(self.channels, spatial_outputs=None)
