@@ -175,7 +175,7 @@ class FoldedBlock(Block):
 
 
 class FusedBlock(Block):
-    """The form with the fewest layers and no 2 c_o channels between: each branch leads to the output, and they are added.
+    """The form with the fewest layers and no 2 c_o channels between: the sum of what both branches make.
 
     For c_i = c_o it has more parameters and multiply-accumulates than the folded one: 7.5 c^2 against 6.5 c^2 in 3-D.
     """
