@@ -1,0 +1,1 @@
+"""How else does a network become small? Sparse kernels, and what a network costs."""

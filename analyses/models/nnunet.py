@@ -97,7 +97,7 @@ class PlainUNet(nn.Module):
             raise InputError(f'Expected downsampling "stride" or "pool", got {downsampling!r}.')
         if not features or convolutions < 1:
             raise InputError(f"Expected a stage and a convolution or more, got {len(features)} and {convolutions}.")
-        steps = _steps(dims, strides if strides is not None else (1, *(2,) * (len(features) - 1)))
+        steps = steps_of(dims, strides if strides is not None else (1, *(2,) * (len(features) - 1)))
         if len(steps) != len(features) or steps[0] != (1,) * dims:
             raise InputError(f"Expected {len(features)} strides, the first of them 1, got {strides}.")
         self.dims, self.channels, self.pooled = dims, channels, downsampling == "pool"
@@ -155,7 +155,7 @@ class PlainUNet(nn.Module):
         return logits
 
 
-def _steps(dims: int, strides: Sequence[Size]) -> list[tuple[int, ...]]:
+def steps_of(dims: int, strides: Sequence[Size]) -> list[tuple[int, ...]]:
     """Return each stride as one number an axis.
 
     Raises:
