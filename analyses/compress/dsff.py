@@ -14,7 +14,6 @@ from math import ceil, cos, pi
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 

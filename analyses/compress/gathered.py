@@ -23,6 +23,19 @@ _FUNCTIONS: dict[type[nn.Module], Any] = {
 }  # fmt: skip
 
 
+class Part(nn.Module):
+    """Kernels between some inputs of a layer and some of its outputs, all active: weight, `sources`, `targets`."""
+
+    sources: Tensor
+    targets: Tensor
+
+    def __init__(self, weight: Tensor, sources: Tensor, targets: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.register_buffer("sources", sources)
+        self.register_buffer("targets", targets)
+
+
 class GatheredConv(nn.Module):
     """A convolution, or a transposed one, of the active kernels of a dense one; it holds no others.
 
@@ -36,6 +49,8 @@ class GatheredConv(nn.Module):
     Raises:
         InputError: another layer, a mask of another shape, or one without an active kernel.
     """
+
+    order: Tensor
 
     def __init__(self, name: str, conv: nn.Module, mask: Tensor) -> None:
         super().__init__()
@@ -52,37 +67,40 @@ class GatheredConv(nn.Module):
         if conv.transposed:
             self.options["output_padding"] = conv.output_padding
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().clone())
-        self.weights, self.sources, self.targets = nn.ParameterList(), [], []
-        for row, outputs in _alike(mask.t() if conv.transposed else mask):
-            self.sources.append(row.nonzero().flatten())
-            self.targets.append(outputs)
-            part = conv.weight.detach().index_select(self.axis, outputs).index_select(1 - self.axis, self.sources[-1])
-            self.weights.append(nn.Parameter(part.clone()))
-        self.order = torch.cat(self.targets).argsort()
+        self.parts = nn.ModuleList()
+        weight, mask = conv.weight.detach(), mask.to(conv.weight.device)
+        for row, targets in _alike(mask.t() if conv.transposed else mask):
+            sources = row.nonzero().flatten()
+            kernels = weight.index_select(self.axis, targets).index_select(1 - self.axis, sources)
+            self.parts.append(Part(kernels, sources, targets))
+        self.register_buffer("order", torch.cat([part.targets for part in self._parts()]).argsort())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the masked dense layer would, up to the order of its sums: (N, C, *size) -> (N, O, *size)."""
-        parts: list[Tensor | None] = []
-        for weight, source, target in zip(self.weights, self.sources, self.targets, strict=True):
-            if len(source) == 0:
-                parts.append(None)
-                continue
-            bias = None if self.bias is None else self.bias[target]
-            parts.append(self.function(x.index_select(1, source), weight, bias, **self.options))
-        like = next(part for part in parts if part is not None)
+        made = [self._outputs(x, part) if len(part.sources) else None for part in self._parts()]
+        like = next(y for y in made if y is not None)
         whole = [
-            self._constant(like, target) if part is None else part
-            for part, target in zip(parts, self.targets, strict=True)
+            self._constant(like, part) if y is None else y for y, part in zip(made, self._parts(), strict=True)
         ]
         return torch.cat(whole, dim=1).index_select(1, self.order)
 
-    def _constant(self, like: Tensor, target: Tensor) -> Tensor:
-        empty = like.new_zeros((like.shape[0], len(target), *like.shape[2:]))
-        return empty if self.bias is None else empty + self.bias[target].view(-1, *[1] * (like.dim() - 2))
+    def _parts(self) -> list[Part]:
+        return list(self.parts)  # type: ignore[arg-type]
+
+    def _outputs(self, x: Tensor, part: Part) -> Tensor:
+        bias = None if self.bias is None else self.bias.index_select(0, part.targets)
+        y: Tensor = self.function(x.index_select(1, part.sources), part.weight, bias, **self.options)
+        return y
+
+    def _constant(self, like: Tensor, part: Part) -> Tensor:
+        empty = torch.zeros((like.shape[0], len(part.targets), *like.shape[2:]), dtype=like.dtype, device=like.device)
+        if self.bias is None:
+            return empty
+        return empty + self.bias.index_select(0, part.targets).view(-1, *[1] * (like.dim() - 2))
 
 
 def gathered(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """Return a copy of a model on the CPU whose masked convolutions hold and compute their active kernels only.
+    """Return a copy of a model whose masked convolutions hold and compute their active kernels only.
 
     Args:
         masks: By name of the weight (`Masks.masks`).
@@ -91,7 +109,7 @@ def gathered(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         InputError: a mask of no weight of the model, or of a layer that cannot be gathered.
     """
     named = dict(model.named_parameters())
-    sparse = copy.deepcopy(model).cpu()
+    sparse = copy.deepcopy(model)
     for name, mask in masks.items():
         if name not in named:
             raise InputError(f"Expected masks of the model's weights, got {name!r}{nearest(name, named)}")
@@ -100,7 +118,7 @@ def gathered(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         if attribute != "weight" or not path:
             raise InputError(f"Expected the mask of a layer's weight, got {name!r}.")
         parent, _, child = path.rpartition(".")
-        setattr(sparse.get_submodule(parent), child, GatheredConv(path, layer, mask.cpu()))
+        setattr(sparse.get_submodule(parent), child, GatheredConv(path, layer, mask))
     return sparse
 
 
