@@ -110,8 +110,8 @@ def test_the_rate_falls_as_a_cosine(t: int, share: float) -> None:
 
 @pytest.mark.parametrize(
     ("t", "active", "inactive", "count"),
-    [(0, 10, 90, 5), (0, 11, 90, 6), (0, 10, 3, 3), (0, 10, 0, 0), (4, 8, 90, 3), (12, 10, 90, 0), (11, 10, 90, 1)],
-    ids=["half", "rounded up", "few inactive", "dense", "a cosine that is 1/2", "the end", "before the end"],
+    [(0, 10, 90, 5), (0, 11, 90, 6), (0, 10, 3, 3), (0, 10, 0, 0), (8, 8, 90, 1), (12, 10, 90, 0), (11, 10, 90, 1)],
+    ids=["half", "rounded up", "few inactive", "dense", "a cosine of -1/2", "the end", "before the end"],
 )
 def test_as_many_are_exchanged_as_the_rate_says_and_as_there_are(
     t: int, active: int, inactive: int, count: int

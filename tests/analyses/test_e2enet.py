@@ -100,6 +100,22 @@ def test_each_head_reads_the_last_node_of_its_level() -> None:
         assert torch.equal(y, head(seen[f"x{level}_{3 - level}"]))
 
 
+def test_each_node_fuses_its_level_the_one_below_and_the_one_above() -> None:
+    network = small((3, 4, 5, 6)).eval()
+    seen: dict[str, Tensor] = {}
+    read: dict[str, tuple[Tensor | None, ...]] = {}
+    for i, stage in enumerate(network.backbone):
+        stage.register_forward_hook(lambda _, __, y, i=i: seen.__setitem__(f"x{i}_0", y))
+    for name, node in network.nodes.items():
+        node.register_forward_hook(lambda _, x, y, name=name: (seen.update({name: y}), read.update({name: x}), y)[2])
+    network(volume(1, 2, 8, 8, 16))
+    assert list(read) == ["x0_1", "x1_1", "x2_1", "x0_2", "x1_2", "x0_3"]
+    for name, (same, below, above) in read.items():
+        i, j = int(name[1]), int(name[3]) - 1
+        assert same is seen[f"x{i}_{j}"] and below is seen[f"x{i + 1}_{j}"]
+        assert above is (seen[f"x{i - 1}_{j}"] if i else None)
+
+
 def test_every_parameter_learns() -> None:
     network = small().train()
     sum(y.square().sum() for y in network(volume(1, 2, 8, 8, 8))).backward()
