@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mcaprobe.errors import RunFailure as RunFailure
     from mcaprobe.flips import Decision as Decision
     from mcaprobe.flips import decisions as decisions
+    from mcaprobe.html_report.report import report as report
     from mcaprobe.images import SliceOptions as SliceOptions
     from mcaprobe.layer_masks import Mask as Mask
     from mcaprobe.layer_masks import unstable as unstable
@@ -49,6 +50,7 @@ _HOME = {
     "perturb": "emulator",
     "recompute": "digits",
     "record": "recorder",
+    "report": "html_report.report",
     "run": "api",
     "unstable": "layer_masks",
 }

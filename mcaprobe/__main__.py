@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from mcaprobe.commands import compare, digits, doctor, heatmap, mask, run
+from mcaprobe.commands import compare, digits, doctor, heatmap, mask, report, run
 from mcaprobe.commands.parsing import EXIT_CODES, Parser
 
 ABOUT = """\
@@ -24,6 +24,7 @@ example:
   mcaprobe heatmap brain --layers 'dec*'    the picture again, of some layers
   mcaprobe mask brain --below 1             masks of the elements without digits, as NIfTI
   mcaprobe compare brain other              two runs of one model side by side
+  mcaprobe report brain --out report.html   everything in one HTML file
   mcaprobe doctor                           what this machine can run
 
 `mcaprobe COMMAND --help` has the options, examples and files of a command.
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     whole = Parser(prog="mcaprobe", description=ABOUT, epilog=MORE + EXIT_CODES)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, digits, heatmap, mask, compare, doctor):
+    for command in (run, digits, heatmap, mask, compare, report, doctor):
         command.add(commands)
     return whole
 

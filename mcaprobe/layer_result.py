@@ -1,5 +1,6 @@
 """What did a campaign find in one layer?"""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,6 +147,11 @@ class LayerResult:
         if self._about["grid"] is not None:
             return len(self._about["grid"])
         return len(self._result.image_shape) if self._about.get("grid_assumed") else None
+
+    @property
+    def grid(self) -> Sequence[Sequence[float]] | None:
+        """(scale, offset) of each image axis, in voxel centres of the input; None where it is not known."""
+        return self._about["grid"]
 
     @property
     def field_of_view_assumed(self) -> bool:

@@ -72,6 +72,11 @@ class Result:
         """Image axes of the input tensor (N, C, *spatial)."""
         return tuple(self.manifest["input"]["shape"][2:])
 
+    @property
+    def most_bits(self) -> int:
+        """Where a scale of bits ends: 53 where a layer is float64, else 24."""
+        return 53 if any(about["dtype"] == "float64" for about in self.manifest["layers"].values()) else 24
+
     def __contains__(self, name: object) -> bool:
         return name in self.layers or name in self.manifest["aliases"]
 
@@ -126,12 +131,17 @@ class Result:
         )
         if manifest["model_note"]:
             footer += f". {manifest['model_note']}"
-        most_bits = 53 if any(about["dtype"] == "float64" for about in manifest["layers"].values()) else 24
         if self.place is None:
-            return heatmap(pictures, None, title, footer, most_bits=most_bits)
+            return heatmap(pictures, None, title, footer, most_bits=self.most_bits)
         place = self.place
         return heatmap(
-            pictures, place.anatomy, title, footer, plane=place.plane, voxel_size=place.voxel_size, most_bits=most_bits
+            pictures,
+            place.anatomy,
+            title,
+            footer,
+            plane=place.plane,
+            voxel_size=place.voxel_size,
+            most_bits=self.most_bits,
         )
 
     def with_rows(self, rows: Sequence[Row], estimator: Estimator) -> "Result":
