@@ -41,8 +41,8 @@ def axis_for(values: Sequence[float], label: str, low: float | None = None, high
     if most <= least:
         least, most = least - 0.5 * (abs(least) or 1), least + 0.5 * (abs(least) or 1)
     step = _step((most - least) / 5)
-    first = low if low is not None else math.floor(least / step + 1e-9) * step
-    last = high if high is not None else math.ceil(most / step - 1e-9) * step
+    first = low if low is not None else round(math.floor(least / step + 1e-9) * step, 12)
+    last = high if high is not None else round(math.ceil(most / step - 1e-9) * step, 12)
     count = math.floor((last - first) / step + 1e-6)
     return Axis(first, last, tuple(round(first + k * step, 12) for k in range(count + 1)), label)
 

@@ -67,7 +67,7 @@ def frames_of(group: Group) -> list[tuple[Shown, str]]:
         return [(run, run.label) for run in group.runs]
     alone = len(group.runs) == 1
     names = [(run, "" if alone else f"{run.label}, ") for run in group.runs]
-    return [(run, f"{name}slice {k} of {count}") for run, name in names for k in range(count)]
+    return [(run, f"{name}slice {k} (0 to {count - 1})") for run, name in names for k in range(count)]
 
 
 def maps_of(group: Group, overlays: Overlays, globs: Sequence[str]) -> list[LayerMaps]:

@@ -113,7 +113,7 @@ def _bands(view: View, place: Place | None) -> tuple[int, list[str], tuple[str, 
     """Return the axis that the columns follow, their names, and what its ends are called."""
     size = view.image[0]
     if len(view.image) == 3:
-        return 0, [f"slice {k} of {size}" for k in range(size)], ("first slice", "last slice")
+        return 0, [f"slice {k} (0 to {size - 1})" for k in range(size)], ("first slice", "last slice")
     axis = 1 if view.upwards else 0
     ends = _ENDS[place.plane] if place is not None else ("first row", "last row")
     count = min(BANDS, view.image[axis])

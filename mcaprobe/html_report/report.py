@@ -15,6 +15,7 @@ from mcaprobe.html_report.facts import versions_of
 from mcaprobe.html_report.groups import Group, load_runs
 from mcaprobe.html_report.maps import Kept, maps_of, within
 from mcaprobe.html_report.markup import Html, tag
+from mcaprobe.html_report.nan_maps import PATTERN
 from mcaprobe.html_report.overlays import UNSTABLE, Overlays, agreement_rows, load_overlays
 from mcaprobe.html_report.page import build, is_report
 from mcaprobe.html_report.problems import NOTE, WARNING, Problem, of_groups, ordered
@@ -24,6 +25,7 @@ from mcaprobe.html_report.schemas import Rows, read_rows
 from mcaprobe.html_report.summary import summary
 from mcaprobe.html_report.words import references
 from mcaprobe.manifest import MANIFEST, commit, versions
+from mcaprobe.mask_store import TENSORS
 from mcaprobe.place import ANATOMY
 from mcaprobe.settings import expect_matches
 from mcaprobe.storage import DamagedFile, replacing
@@ -219,5 +221,9 @@ def _sources(parts: _Parts) -> list[tuple[str, str]]:
         found.append((str(run.path), f"run: {', '.join(there)}, layers"))
         found.append((os.path.join(run.path, TABLE), f"SHA-256 {file_hash(run.path / TABLE)}"))
     for source in parts.overlays.sources:
-        found += [(str(folder), "masks" if source.kind == UNSTABLE else "NaN maps") for folder in source.folders]
+        for folder in source.folders:
+            if source.kind == UNSTABLE:
+                found.append((str(folder if folder.name == TENSORS else folder / TENSORS), "masks"))
+            else:
+                found += [(str(path), "NaN map") for path in sorted(folder.glob(PATTERN))]
     return found + [(str(rows.path), f"rows, SHA-256 {file_hash(rows.path)}") for rows in parts.rows]

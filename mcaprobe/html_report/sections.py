@@ -24,10 +24,7 @@ _COUNTED = (
 LAYER_COLUMNS = (
     ("#", "order", "count", "place in the order of execution"),
     ("layer", "layer", "text", "name of the layer"),
-    ("operator", "operator", "text", "what computes it"),
-    ("shape", "shape", "text", "of the whole layer"),
     ("region", "region", "text", "brain, background or all of the layer"),
-    ("elements", "elements", "count", "elements of the region; windows, of pool indices"),
     ("bits", "bits_mean", "bits", "mean significant bits of the elements that are numbers"),
     ("5th pct.", "bits_p05", "bits", "5th percentile of these bits"),
     ("number", "share_number", "share", "share that has significant bits"),
@@ -39,6 +36,9 @@ LAYER_COLUMNS = (
     ("undef.", "share_undefined", "share", "share without any finite sample"),
     ("snr < 1", "share_snr_below_1", "share", "share whose standard deviation is at least the size of its mean"),
     ("index", "index_change_rate", "share", "share of the windows whose index differs from the IEEE run's"),
+    ("elements", "elements", "count", "elements of the region; windows, of pool indices"),
+    ("operator", "operator", "text", "what computes it"),
+    ("shape", "shape", "text", "of the whole layer"),
 )
 
 
@@ -126,10 +126,11 @@ def problem_list(problems: Sequence[Problem]) -> Html:
     parts: list[Child] = []
     for kind, title in ((ERROR, "Errors"), (WARNING, "Warnings"), (NOTE, "Notes")):
         found = [p for p in problems if p.kind == kind]
-        parts.append(tag("h3", f"{title}: {len(found)}" if found else f"No {title.lower()}"))
         if found:
             items = [tag("li", tag("span", p.where, class_="where"), " ", p.sentence) for p in found]
-            parts.append(tag("ul", items, class_=f"problems {kind}"))
+            parts += [tag("h3", f"{title}: {len(found)}"), tag("ul", items, class_=f"problems is-{kind}")]
+        elif kind != NOTE:
+            parts.append(tag("p", f"No {title.lower()}."))
     return escaped(parts)
 
 

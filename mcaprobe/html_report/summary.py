@@ -18,18 +18,25 @@ from mcaprobe.rows import Row
 def summary(groups: Sequence[Group], problems: Sequence[Problem]) -> Html:
     """Return the key numbers, the bits through the network, and what n samples can claim, of each group."""
     parts: list[Child] = []
-    for group in groups:
+    claimed = [_claim(group) for group in groups]
+    for group, claim in zip(groups, claimed, strict=True):
         several = len(groups) > 1
         chart = depth_chart(group)
-        claim = tag("strong", f"What {group.first.samples} samples can and cannot claim")
         parts += [
             tag("h3", group.title) if several else None,
             tag("p", _lead(group), class_="lead"),
             [_numbers(group, region) for region in regions_of(group)],
             [tag("h4" if several else "h3", "Significant bits through the network"), chart] if chart else None,
-            tag("div", claim, tag("p", claims(group)), class_="callout"),
+            claim if len(set(claimed)) > 1 else None,
         ]
+    if len(set(claimed)) == 1:  # all groups have the same n and the same estimator
+        parts.append(claimed[0])
     return tag("section", tag("h2", "Summary"), parts, _told(problems), id="summary")
+
+
+def _claim(group: Group) -> Html:
+    title = tag("strong", f"What {group.first.samples} samples can and cannot claim")
+    return tag("div", title, tag("p", claims(group)), class_="callout")
 
 
 def _told(problems: Sequence[Problem]) -> Html:

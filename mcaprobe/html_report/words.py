@@ -136,8 +136,8 @@ def _estimate(result: Result) -> str:
         f"error to {reference}, with probability {e.probability:g} and confidence {e.confidence:g} ({SOHIER.key}; as "
         f"in the package {DIGITS.key}). Elements that were zero in every run, equal to the IEEE run in every sample "
         "(exact), constant at another value (shifted), not finite in a run, or without any significant bit (noise) "
-        "were kept apart as classes. A map shows the median over the channels of a layer that have bits, and the class where "
-        "more than half of the channels are of one class."
+        "were kept apart as classes. A map shows the median over the channels of a layer that have bits, and the class "
+        "where more than half of the channels are of one class."
     )
 
 

@@ -63,8 +63,8 @@ def call(capsys, *arguments: object) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["digits"], ["heatmap"], ["mask"], ["compare"], ["doctor"]],
-    ids=["mcaprobe", "run", "digits", "heatmap", "mask", "compare", "doctor"],
+    [[], ["run"], ["digits"], ["heatmap"], ["mask"], ["compare"], ["report"], ["doctor"]],
+    ids=["mcaprobe", "run", "digits", "heatmap", "mask", "compare", "report", "doctor"],
 )
 def test_help_has_examples_and_exit_codes(capsys, command):
     code, output, _ = call(capsys, *command, "--help")

@@ -349,7 +349,7 @@ def test_the_commands_of_the_readme_parse():
     from mcaprobe.__main__ import parser
 
     text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    section = text[text.index("## Two runs side by side") : text.index("## How the emulator works")]
+    section = text[text.index("## Two runs side by side") : text.index("## One file to pass on")]
     commands = re.findall(r"^mcaprobe (.*?)(?:  #.*)?$", section, re.M)
     assert [command.split()[0] for command in commands] == ["run", "run", "compare"]
     parsed = [parser().parse_args(shlex.split(command)) for command in commands]

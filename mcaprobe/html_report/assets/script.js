@@ -88,8 +88,8 @@ function cellText(kind, value) {
   if (value === null || kind === "text") return value ?? "";
   if (kind === "count") return Number(value).toLocaleString("en");
   if (kind === "bits") return Number(value).toFixed(2);
-  if (value === 0) return "0";
-  return value < 0.0005 ? "<0.1" : (100 * value).toFixed(1);
+  if (value === 0 || value === 1) return String(100 * value);
+  return value < 0.0005 ? "<0.1" : value > 0.9995 ? ">99.9" : (100 * value).toFixed(1);
 }
 
 function cellOf(head, row, order) {
@@ -241,7 +241,7 @@ function fillHeat() {
   heat.at = null;
   const ends = found.ends.length ? found.ends : found.columns;
   const head = el("div", { className: `names${found.ends.length ? "" : " each"}` }, ...ends.map((text) => el("span", { textContent: text })));
-  const top = el("div", { className: "heat-line heat-head" }, el("span"), head, el("span", { textContent: "bits" }));
+  const top = el("div", { className: "heat-line heat-head" }, el("span"), head, el("span", { textContent: "mean bits" }));
   $("heat").replaceChildren(top, ...heat.lines.map((line) => line.node));
   $("heat-what").textContent = found.what;
   heat.lines.forEach((line, y) => {
@@ -309,7 +309,9 @@ function chooseMapGroup() {
   $("map-slice").value = Math.floor((group.frames.length - 1) / 2);
   $("slice-control").hidden = group.frames.length < 2;
   for (const id of ["overlay-control", "opacity-control", "least-control"]) $(id).hidden = !group.overlays.length;
-  for (const view of document.querySelectorAll(".view")) view.style.aspectRatio = String(group.aspect);
+  for (const view of document.querySelectorAll(".view")) {
+    Object.assign(view.style, { aspectRatio: String(group.aspect), maxWidth: `${36 * Math.max(group.aspect, 0.5)}rem` });
+  }
   const last = group.layers.findLastIndex((layer) => layer.cuts.some((cut) => Object.keys(cut).some((key) => key !== "map")));
   $("map-layer").value = last >= 0 ? last : group.layers.length - 1;
 }
@@ -369,7 +371,7 @@ function drawOverlay() {
   const { width, height } = over[keys[0]], least = $("map-least").value / 100;
   Object.assign(canvas, { width, height });
   canvas.style.opacity = $("map-opacity").value / 100;
-  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true }), image = context.createImageData(width, height);
   const colours = { both: rgb(data.over.both.colour), nan: rgb(data.over.nan.colour), unstable: rgb(data.over.unstable.colour) };
   const count = { both: 0, nan: 0, unstable: 0 };
   for (let i = 0; i < width * height; i++) {
