@@ -163,14 +163,14 @@ class LayerResult:
         """Whether the layer holds decisions: indices of a pooling, labels, what an argmax chose."""
         return str(self._about.get("dtype", "float32")).startswith(("int", "uint"))
 
-    def grid(self, shape: tuple[int, ...]) -> list[tuple[float, float]]:
+    def grid_of(self, shape: tuple[int, ...]) -> list[tuple[float, float]]:
         """Return where the image axes `shape` of the layer lie: index i of an axis at scale * i + offset of the input.
 
         Where that is not known, the layer is taken to have the field of view of the input.
         """
         place = self._result.place
         image = tuple(place.anatomy.shape) if place is not None else self._result.image_shape
-        return [(scale, offset) for scale, offset in self._about["grid"] or _aligned(image, shape)]
+        return [(scale, offset) for scale, offset in self.grid or _aligned(image, shape)]
 
     @property
     def step(self) -> str | None:
@@ -182,7 +182,7 @@ class LayerResult:
     def placed(self, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], int, int]:
         """Return the affine of a map of the layer's image axes `shape`, the slice's axis, the code of the space."""
         place = self._result.place
-        grid = self.grid(shape)
+        grid = self.grid_of(shape)
         affine = np.eye(4) if place is None else place.affine.numpy()
         axis, space = (2, 1) if place is None else (place.axis, place.space)
         return layer_affine(affine, grid, axis), axis, space

@@ -90,7 +90,7 @@ def layer_masks(run: Result, sampling: Sampling) -> Iterator[LayerMasks]:
         found = {key: judged(rule, moments, run.estimator) for key, rule in sampling.criteria.items()}
         first = next(iter(found.values()))
         unstable = {key: marked for key, (marked, _, _) in found.items()}
-        yield LayerMasks(name, layer.operator, unstable, first[1], layer.grid(layer.shape[2:]))
+        yield LayerMasks(name, layer.operator, unstable, first[1], layer.grid_of(layer.shape[2:]))
 
 
 def changes(run: Result, layer: str) -> Tensor:

@@ -75,7 +75,7 @@ def _by_layer(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
 
 
 def cell_of(row: Row | None) -> Cell:
-    """Return the cell of a row of the table; None without bits and classes, as pool indices are."""
+    """Return the cell of a row of the table; None without bits and classes, as decisions are."""
     if row is None or row.share_number is None:
         return None
     shares = [getattr(row, f"share_{kind.name.lower()}") for kind in Class]

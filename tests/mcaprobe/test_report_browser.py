@@ -128,11 +128,11 @@ def test_the_table_is_sorted_by_its_heads_with_empty_cells_last(opened, whole):
         cells = column(page, "bits")
         filled = [float(cell) for cell in cells if cell]
         assert filled == sorted(filled, reverse=direction == "descending") and len(filled) == 5
-        assert cells[-1] == "" and len(cells) == 6  # pool indices have no bits
+        assert cells[-2:] == ["", ""] and len(cells) == 7  # decisions, of the pooling and the labels, have no bits
     assert page.locator("#layer-table th[aria-sort]").count() == 1
     assert press_head(page, "layer") == "ascending"
     assert column(page, "layer") == sorted(column(page, "layer"))
-    assert press_head(page, "#") == "ascending" and column(page, "#") == ["1", "2", "3", "4", "5", "6"]
+    assert press_head(page, "#") == "ascending" and column(page, "#") == [str(n) for n in range(1, 8)]
 
 
 def test_a_table_of_measurements_is_sorted_too(opened, whole):
@@ -161,7 +161,7 @@ def test_region_run_and_filter_choose_the_rows(opened, made, whole):
     page.select_option("#table-region", "brain")
     page.fill("#table-filter", "POOL max")
     assert column(page, "layer") == ["pool", "pool.indices", "unpool"]
-    assert "3 of 6 layers, 3 rows" in page.inner_text("#table-count")
+    assert "3 of 7 layers, 3 rows" in page.inner_text("#table-count")
 
 
 def test_the_table_is_downloaded_with_every_digit(opened, made, whole, tmp_path):
@@ -326,7 +326,7 @@ def test_names_are_harmless_in_a_browser(opened, tmp_path):
     mcaprobe.run(model.eval(), tmp_path / "<b>.npy", out=tmp_path / "run", samples=3, threads=1, block=3)
     mcaprobe.report(tmp_path / "run", tmp_path / "r.html")
     page = opened(tmp_path / "r.html")
-    assert column(page, "layer") == ["<img src=x onerror=alert(1)>"]
+    assert column(page, "layer") == ["<img src=x onerror=alert(1)>", ":output.labels"]
     page.focus("#heat")
     page.keyboard.press("ArrowDown")
     assert "<img src=x onerror=alert(1)>" in page.inner_text("#heat-readout")
