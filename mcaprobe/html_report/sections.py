@@ -35,7 +35,7 @@ LAYER_COLUMNS = (
     ("NaN, ∞", "share_nan+share_inf", "share", "share that was NaN or infinite in a run"),
     ("undef.", "share_undefined", "share", "share without any finite sample"),
     ("snr < 1", "share_snr_below_1", "share", "share whose standard deviation is at least the size of its mean"),
-    ("index", "index_change_rate", "share", "share of the decisions (pool indices, labels) that differ from the IEEE run's"),
+    ("index", "index_change_rate", "share", "share of the decisions (indices, labels) that differ from the IEEE run's"),
     ("elements", "elements", "count", "elements of the region; of poolings their windows, of labels their voxels"),
     ("operator", "operator", "text", "what computes it"),
     ("shape", "shape", "text", "of the whole layer"),
