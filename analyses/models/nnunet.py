@@ -132,12 +132,24 @@ class PlainUNet(nn.Module):
         Raises:
             InputError: x has another shape, or a size that is no multiple of the product of the strides.
         """
+        self.check(x)
+        return self.classifier(self.decoded(x)[0])
+
+    def check(self, x: Tensor) -> None:
+        """Raise where x is no input of the network.
+
+        Raises:
+            InputError: as `forward`.
+        """
         axes = ", ".join("DHW"[-self.dims :])
         if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
             raise InputError(f"Expected x of shape (N, {self.channels}, {axes}), got {tuple(x.shape)}.")
         if any(n == 0 or n % m for n, m in zip(x.shape[2:], self.multiple, strict=True)):
             multiples = " x ".join(str(m) for m in self.multiple)
             raise InputError(f"Expected a size {axes} of multiples of {multiples}, got {tuple(x.shape[2:])}.")
+
+    def decoded(self, x: Tensor) -> list[Tensor]:
+        """Return what each stage of the way up makes of x, from the resolution of the input down."""
         skips: list[Tensor] = []
         places: list[tuple[Tensor, ...]] = []
         for i, stage in enumerate(self.encoder):
@@ -149,10 +161,11 @@ class PlainUNet(nn.Module):
                 else:
                     places.append(())
             x = stage(x)
+        stages = [x]
         for i in reversed(range(len(skips))):
             x = self.decoder[i](torch.cat([self.up[i](x, *places[i]), skips[i]], dim=1))
-        logits: Tensor = self.classifier(x)
-        return logits
+            stages.insert(0, x)
+        return stages
 
 
 def steps_of(dims: int, strides: Sequence[Size]) -> list[tuple[int, ...]]:
