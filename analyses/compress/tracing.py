@@ -43,6 +43,10 @@ class ShapedProxy(fx.Proxy):
         """Where the example's tensor is."""
         return self.value.device
 
+    def __len__(self) -> int:
+        """Return the number of parts of a tuple, or of samples."""
+        return len(self.value)
+
     def size(self, dim: int | None = None) -> Any:
         """Return the example's size, or that of one axis."""
         return self.value.shape if dim is None else self.value.shape[dim]
@@ -102,7 +106,7 @@ class ShapedTracer(fx.Tracer):
         return proxy
 
     def _compute(self, node: fx.Node) -> Any:
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["value"])
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self._value)
         self._computing = True
         try:
             match node.op:
@@ -118,6 +122,11 @@ class ShapedTracer(fx.Tracer):
                     return node.target(*args, **kwargs)  # type: ignore[operator]
         finally:
             self._computing = False
+
+    def _value(self, node: fx.Node) -> Any:
+        if "value" not in node.meta:  # a constant of the forward, which the tracer parks in the network
+            node.meta["value"] = _attribute(self.root, str(node.target))
+        return node.meta["value"]
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Yield the parts of a tuple.
