@@ -77,7 +77,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Between(lambda m, x: m.a(x), a=nn.utils.parametrizations.weight_norm(conv())), "'a'"),
     "a layer's norm": (lambda: Between(lambda m, x: m.a(x), a=nn.LayerNorm([4, 8, 8])), "'a', which is a LayerNorm"),
     "attention": (
-        lambda: Between(lambda m, x: m.a(*[x[:, :, 0]] * 3)[0][..., None], a=nn.MultiheadAttention(8, 2)), "'a', a MultiheadAttention"),
+        lambda: Between(lambda m, x: m.a(*[x[:, :, 0]] * 3)[0][..., None], a=nn.MultiheadAttention(8, 2)),
+        "'a', a MultiheadAttention",
+    ),
     "shuffled pixels": (lambda: Between(lambda m, x: m.a(x), nn.Conv2d(1, 2, 1), a=nn.PixelShuffle(2)), "PixelShuffle"),
     "a softmax before a layer": (lambda: Between(lambda m, x: x.softmax(1)), "itself (softmax)"),
     "the largest channel": (lambda: Between(lambda m, x: x.max(1, True)[0], nn.Conv2d(1, 2, 1)), "itself (max)"),

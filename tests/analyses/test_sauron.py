@@ -1,0 +1,417 @@
+"""Does Sauron measure, raise thresholds and prune as Algorithm 1 says, and is what it leaves kept and as good?"""
+
+import copy
+import itertools
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from analyses.compress.baseline import SupervisedUNet
+from analyses.compress.delta import delta_opt, delta_prune, normalised
+from analyses.compress.prune import decide, prune
+from analyses.compress.sauron import Report, Sauron, Settings
+from analyses.compress.saved import FORMAT, counts, load_pruned, resize, save_pruned
+from analyses.compress.structure import follow
+from analyses.compress.thresholds import Conditions, Schedule, Threshold, is_converging, is_stalled
+from analyses.compress.work import macs
+from analyses.models.checkpoint import write_tensors
+from analyses.models.nnunet import PlainUNet
+from analyses.training.losses import segmentation_loss
+from mcaprobe.errors import InputError
+from tests.analyses.pruning_hosts import HOSTS, ResidualUNet
+from tests.analyses.synthetic_heads import CLASSES, SIZE, slices
+from tests.reference import feature_distance_twin as twin
+
+SHAPES = [(2, 3, 6), (1, 4, 5, 7), (3, 2, 4, 6, 3), (2, 5, 1, 4), (2, 1, 4, 4), (1, 3, 1, 1)]
+
+
+def drawn(shape: Sequence[int], seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_delta_opt_is_that_of_loops(window: int) -> None:
+    layers = [drawn(shape, i) for i, shape in enumerate(SHAPES)]
+    expected = twin.opt([maps.numpy() for maps in layers], window, 1e-3)
+    assert float(delta_opt(layers, window, 1e-3)) == pytest.approx(expected, rel=1e-12)
+    assert expected > 0
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_delta_prune_is_that_of_loops(shape: tuple[int, ...], window: int) -> None:
+    maps = drawn(shape)
+    for reference in range(shape[1]):
+        found = delta_prune(maps, reference, window)
+        assert torch.allclose(found, torch.tensor(twin.prune(maps.numpy(), reference, window), dtype=torch.float64))
+        assert torch.equal(found[:, reference], torch.zeros(shape[0], dtype=torch.float64))
+        assert float(found.max()) == (1 if shape[1] > 1 else 0)
+
+
+def test_constant_maps_give_no_nan_neither_do_their_gradients() -> None:
+    maps = drawn((2, 4, 4, 4))
+    maps[:, 1], maps[0, 0] = 3.0, -1.0
+    maps.requires_grad_()
+    assert torch.equal(normalised(maps)[:, 1], torch.zeros(2, 4, 4, dtype=torch.float64))
+    found = delta_opt([maps, torch.zeros(2, 3, 4, 4, dtype=torch.float64)])
+    found.backward()
+    assert found.isfinite() and found > 0 and maps.grad is not None and bool(maps.grad.isfinite().all())
+    assert torch.equal(delta_prune(torch.ones(2, 3, 4, 4), 1), torch.zeros(2, 3))
+
+
+def test_normalised_maps_span_0_to_1() -> None:
+    maps = normalised(50 * drawn((2, 3, 6, 5)), 1e-9)
+    assert torch.allclose(maps.amin((2, 3)), torch.zeros(2, 3, dtype=torch.float64))
+    assert torch.allclose(maps.amax((2, 3)), torch.ones(2, 3, dtype=torch.float64))
+
+
+def test_a_layer_of_one_channel_counts_as_0_in_the_mean_over_layers() -> None:
+    wide = drawn((2, 3, 4, 4))
+    assert float(delta_opt([drawn((2, 1, 4, 4))])) == 0
+    assert float(delta_opt([wide, drawn((2, 1, 4, 4))])) == pytest.approx(float(delta_opt([wide])) / 2)
+
+
+def test_maps_without_channels_and_channels_out_of_reach_are_refused() -> None:
+    with pytest.raises(InputError, match=r"of shape \(N, C, \*size\), got \(2, 3\)"):
+        delta_opt([torch.zeros(2, 3)])
+    with pytest.raises(InputError, match="channel from 0 to 2, got 3"):
+        delta_prune(torch.zeros(1, 3, 4), 3)
+    with pytest.raises(InputError, match="a layer or more, got none"):
+        delta_opt([])
+
+
+@pytest.mark.parametrize(("losses", "expected"), [
+    ([1.0], False), ([1.0, 0.9], False), ([1.0, 1.1], False), ([1.0, 1.0], True), ([1.0, 0.5, 0.7], True),
+    ([1.0, 0.5, 0.4], False), ([1.0, 0.5, 1.2], False), ([1.0, 0.5, 0.5], True), ([1.0, 0.5, 1.0], True),
+])  # fmt: skip
+def test_c1_the_training_loss_lies_between_those_before(losses: list[float], expected: bool) -> None:
+    assert is_converging(losses) is expected
+
+
+@pytest.mark.parametrize(("losses", "best", "strict"), [
+    ([1.0], False, False), ([1.0, 0.9], False, False), ([1.0, 1.0], True, False), ([1.0, 0.5, 0.7], True, False),
+    ([1.0, 0.5, 0.4], False, False), ([1.0, 0.5, 1.2], True, True), ([1.0, 0.5, 0.5], True, False),
+])  # fmt: skip
+def test_c2_the_validation_loss_no_longer_improves(losses: list[float], best: bool, strict: bool) -> None:
+    assert [is_stalled(losses, stall) for stall in ("best", "strict", "none")] == [best, strict, True]
+
+
+@pytest.mark.parametrize("holds", list(itertools.product([False, True], repeat=4)))
+def test_a_threshold_rises_only_where_all_four_conditions_hold(holds: tuple[bool, ...]) -> None:
+    c1, c2, c3, c4 = holds
+    threshold = Threshold(Schedule(), rises=3, last_rise=9 - 6 if c4 else 9 - 5, pruned=0.019 if c3 else 0.02)
+    training = [2.0, 1.0, 1.5 if c1 else 0.5]
+    conditions = threshold.update(9, training, [2.0, 1.0, 1.5 if c2 else 0.5])
+    assert conditions == Conditions(*holds)
+    assert threshold.value == pytest.approx(0.3 * (4 if all(holds) else 3) / 15)
+    assert threshold.last_rise == (9 if all(holds) else 3 if c4 else 4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(steps=st.integers(1, 20), patience=st.integers(0, 4), epochs=st.integers(1, 60), maximum=st.floats(0, 1))
+def test_thresholds_rise_by_equal_steps_with_pauses_and_stop_at_the_maximum(steps: int, patience: int, epochs: int,
+                                                                            maximum: float) -> None:  # fmt: skip
+    threshold = Threshold(Schedule(maximum, steps, patience=patience))
+    values = [threshold.value]
+    for epoch in range(1, epochs + 1):
+        threshold.update(epoch, [1.0] * epoch, [1.0] * epoch)
+        values.append(threshold.value)
+    # Nothing lies before the first epoch; after it every (patience + 1)th one brings a step.
+    rises = [min(steps, max(0, epoch - 2) // (patience + 1) + 1) if epoch >= 2 else 0 for epoch in range(epochs + 1)]
+    assert values == pytest.approx([maximum * n / steps for n in rises])
+    assert max(values) <= maximum
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"maximum": 1.5}, "maximum threshold from 0 to 1, got 1.5"), ({"steps": 0}, "got 0 and 5"),
+    ({"patience": -1}, "got 15 and -1"), ({"share": 2.0}, "share of filters from 0 to 1, got 2.0"),
+    ({"stall": "last"}, "out of best, strict, none, got 'last'"),
+])  # fmt: skip
+def test_a_schedule_that_makes_no_sense_is_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Schedule(**options)  # type: ignore[arg-type]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+AT_ONCE = Schedule(maximum=0.9, steps=1, patience=0, stall="none")
+
+
+def toy(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer, Tensor]:
+    torch.manual_seed(seed)
+    network = PlainUNet(2, 1, 2, (6, 8))
+    return network, torch.optim.Adam(network.parameters()), drawn((3, 1, 8, 8)).float()
+
+
+def test_the_penalty_is_lambda_times_delta_opt_of_the_blocks_without_heads() -> None:
+    network, optimizer, x = toy()
+    blocks = [m for n, m in network.named_modules() if n.endswith("act") or n == "up.0"]
+    maps: list[Tensor] = []
+    for block in blocks:
+        block.register_forward_hook(lambda _, __, out: maps.append(out))
+    with Sauron(network, optimizer, x[:1], generator(), Settings(weight=0.25)) as sauron:
+        network(x)
+        found = sauron.penalty()
+        assert len(maps) == 7 and float(found.detach()) == pytest.approx(0.25 * float(delta_opt(maps).detach()), rel=1e-5)
+        found.backward()
+        weight = network.encoder[0][0].conv.weight  # type: ignore[index,union-attr]
+        assert weight.grad is not None and float(weight.grad.abs().max()) > 0
+        assert network.classifier.weight.grad is None
+
+
+def test_delta_prune_is_the_mean_over_the_samples_of_all_batches() -> None:
+    network, optimizer, x = toy()
+    maps: list[Tensor] = []
+    network.encoder[0][0].act.register_forward_hook(lambda _, __, out: maps.append(out))  # type: ignore[index,union-attr]
+    with Sauron(network, optimizer, x[:1], generator()) as sauron:
+        for batch in (x[:1], x[1:]):
+            network(batch)
+            sauron.penalty()
+        found = sauron.deltas()["encoder.0.0.conv"]
+        reference = sauron.references["encoder.0.0.conv"]
+    # The hook is called by the penalty's forwards only: a trace runs without hooks.
+    expected = torch.cat([delta_prune(m, reference) for m in maps]).mean(0)
+    assert len(maps) == 2 and torch.allclose(found, expected.double(), rtol=1e-5)
+
+
+def epochs(sauron: Sauron, network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, count: int) -> list[Report]:
+    reports = []
+    for _ in range(count):
+        network.train()
+        optimizer.zero_grad()
+        loss = network(x).square().mean() + sauron.penalty()
+        loss.backward()
+        optimizer.step()
+        reports.append(sauron.end_epoch(1.0, 1.0))
+    return reports
+
+
+def test_nothing_goes_at_a_threshold_of_0_even_where_maps_are_the_same() -> None:
+    network, optimizer, x = toy()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    before = counts(network)
+    with Sauron(network, optimizer, x[:1], generator()) as sauron:
+        network(x)
+        sauron.penalty()
+        assert all(not deltas.any() for deltas in sauron.deltas().values())
+        assert sauron.end_epoch(1.0, 1.0).removed == {}
+    assert counts(network) == before
+
+
+def test_all_but_pi_go_where_all_maps_are_the_same() -> None:
+    network, optimizer, x = toy()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    with Sauron(network, optimizer, x[:1], generator(), Settings(schedule=AT_ONCE)) as sauron:
+        for _ in range(2):
+            network(x)
+            sauron.penalty()
+            report = sauron.end_epoch(1.0, 1.0)
+    assert set(report.channels.values()) == {1}
+    for layer, reference in report.references.items():
+        assert reference not in report.removed[layer]
+
+
+@pytest.mark.parametrize("rule", ["all", "majority", "any"])
+@pytest.mark.parametrize("name", ["plain 2D, strides", "plain 2D, pools", "additions", "competing", "groups"])
+def test_channels_below_the_threshold_go_and_pi_never_does(name: str, rule: str) -> None:
+    host = HOSTS[name]
+    network, x = host.network().train(), host.example()
+    x = torch.cat([x, x.flip(-1)]) if len(x) == 1 else x
+    optimizer = torch.optim.Adam(network.parameters())
+    options = Settings(schedule=AT_ONCE, rule=rule)
+    with Sauron(network, optimizer, x[:1], generator(1), options) as sauron:
+        before = {layer: len(channels) for layer, channels in sauron.structure.outputs.items()}
+        for epoch in range(1, 4):
+            network(x)
+            sauron.penalty()
+            deltas, structure = sauron.deltas(), sauron.structure
+            report = sauron.end_epoch(1.0, 1.0)
+            assert report.epoch == epoch
+            votes = {layer: [i for i, d in enumerate(deltas[layer].tolist()) if d < report.thresholds[layer]]
+                     for layer in deltas}  # fmt: skip
+            pi = {layer: [r] for layer, r in report.references.items()}
+            assert report.removed == decide(structure, votes, pi, rule)
+            for layer, removed in report.removed.items():
+                assert report.references[layer] not in removed
+                assert report.channels[layer] == before[layer] - len(removed) or layer not in report.channels
+                if rule == "all":
+                    assert set(removed) <= set(votes[layer])
+            before = {layer: len(channels) for layer, channels in sauron.structure.outputs.items()}
+            assert bool(report.removed) == (epoch == 2) or rule == "all" or epoch == 3
+        states = {id(p): s for p, s in optimizer.state.items()}
+        assert {id(p) for p in network.parameters()} >= states.keys()
+
+
+def test_a_layer_s_share_of_pruned_filters_holds_its_threshold_back_in_the_next_epoch() -> None:
+    network, optimizer, x = toy()
+    options = Settings(schedule=Schedule(maximum=0.9, steps=3, patience=0))
+    with Sauron(network, optimizer, x[:1], generator(), options) as sauron:
+        reports = epochs(sauron, network, optimizer, x, 8)
+    assert any(report.removed for report in reports)
+    sizes = {layer: 6 if layer.startswith(("encoder.0", "decoder", "up")) else 8 for layer in reports[0].channels}
+    for last, report in itertools.pairwise(reports):
+        for layer, conditions in report.conditions.items():
+            share = len(last.removed.get(layer, ())) / (last.channels[layer] + len(last.removed.get(layer, ())))
+            assert conditions.few_pruned == (share < 0.02)
+            rose = report.thresholds[layer] > last.thresholds[layer]
+            assert rose == (conditions.all and last.thresholds[layer] < 0.9)
+            sizes[layer] -= len(report.removed.get(layer, ()))
+            assert report.channels[layer] == sizes[layer]
+
+
+def test_the_same_generator_gives_the_same_pruning_and_another_one_other_references() -> None:
+    def run(seed: int) -> list[Report]:
+        network, optimizer, x = toy()
+        with Sauron(network, optimizer, x[:1], generator(seed), Settings(schedule=AT_ONCE)) as sauron:
+            return epochs(sauron, network, optimizer, x, 3)
+
+    first = run(0)
+    assert first == run(0)
+    assert first[0].references != run(1)[0].references and first[0].references != first[1].references
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    network, optimizer, x = toy()
+    state = torch.random.get_rng_state()
+    with Sauron(network, optimizer, x[:1], generator(), Settings(schedule=AT_ONCE)) as sauron:
+        epochs(sauron, network, optimizer, x, 2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_maps_are_collected_in_training_mode_only_and_hooks_end_with_the_context() -> None:
+    network, optimizer, x = toy()
+    with Sauron(network, optimizer, x[:1], generator()) as sauron:
+        network.eval()
+        network(x)
+        with pytest.raises(InputError, match="training mode before each penalty"):
+            sauron.penalty()
+        with pytest.raises(InputError, match="a penalty before the end of an epoch"):
+            sauron.end_epoch(1.0, 1.0)
+        network.train()
+        network(x)
+        with pytest.raises(InputError, match=r"finite losses, got nan and 1.0"):
+            sauron.end_epoch(math.nan, 1.0)
+        sauron.penalty()
+        with pytest.raises(InputError, match="training mode before each penalty"):
+            sauron.penalty()
+    assert all(not module._forward_hooks for module in network.modules())
+
+
+def test_heads_of_deep_supervision_follow_though_evaluation_does_without_them() -> None:
+    torch.manual_seed(0)
+    network, x = SupervisedUNet(2, 1, 2, (4, 6, 8, 8)).eval(), torch.rand(2, 1, 32, 32)
+    with Sauron(network, None, x[:1], generator(), Settings(schedule=AT_ONCE)) as sauron:
+        assert not network.training and not {"classifier", "heads.0"} & set(sauron.layers)
+        network.train()
+        for _ in range(2):
+            network(x)
+            sauron.penalty()
+            network.eval()
+            report = sauron.end_epoch(1.0, 1.0)
+            network.train()
+    assert report.removed and [tuple(y.shape) for y in network(x)] == [(2, 2, 32, 32), (2, 2, 16, 16)]
+    assert network.heads[0].in_channels == report.channels["decoder.1.1.conv"]
+
+
+def test_a_network_in_which_nothing_may_go_is_refused() -> None:
+    with pytest.raises(InputError, match="a channel may go, found none"):
+        Sauron(nn.Sequential(nn.Conv2d(1, 3, 1)), None, torch.rand(1, 1, 4, 4), generator())
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_pruned_network_is_saved_and_loaded_with_equal_bits(name: str, tmp_path: Path) -> None:
+    host = HOSTS[name]
+    network, x = host.network(), host.example()
+    structure = follow(network, x)
+    prune(network, decide(structure, {structure.prunable()[0]: [1], structure.prunable()[-1]: [0]}, rule="any"), x)
+    save_pruned(tmp_path / "pruned.safetensors", network)
+    fresh = host.network(seed=7)
+    load_pruned(tmp_path / "pruned.safetensors", fresh)
+    assert counts(fresh) == counts(network) != counts(host.network())
+    assert fresh.state_dict().keys() == network.state_dict().keys()
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in fresh.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(fresh(x), network(x))
+
+
+def test_a_file_that_does_not_fit_is_refused_and_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    path, network = tmp_path / "pruned.safetensors", ResidualUNet()
+    save_pruned(path, network)
+    with pytest.raises(InputError, match=r"'classifier' is in the network only"):
+        load_pruned(path, PlainUNet(2, 1, 2, (4, 6)))
+    recorded = counts(network)
+    recorded["one.conv"]["out_channels"] = 9
+    before = counts(network)
+    with pytest.raises(InputError, match=r"Expected 1 to 4 for out_channels of 'one.conv', got 9"):
+        resize(network, recorded)
+    assert counts(network) == before
+    write_tensors(path, network.state_dict(), {"format": "another", "channels": json.dumps(before)})
+    with pytest.raises(InputError, match="got another"):
+        load_pruned(path, network)
+    recorded = copy.deepcopy(before)
+    recorded["one.conv"]["out_channels"] = 3
+    write_tensors(path, network.state_dict(), {"format": FORMAT, "channels": json.dumps(recorded)})
+    with pytest.raises(InputError, match=r"Expected one.conv.bias of shape \(3,\) in .*, got \(4,\)"):
+        load_pruned(path, network)
+
+
+def dice(network: nn.Module, x: Tensor, y: Tensor) -> list[float]:
+    """Return the Dice of each class but the background."""
+    with torch.no_grad():
+        found = network.eval()(x).argmax(1)
+    both = [((found == c) & (y == c)).sum() for c in range(1, CLASSES)]
+    return [float(2 * n / ((found == c).sum() + (y == c).sum())) for c, n in enumerate(both, 1)]
+
+
+def learn(options: Settings) -> tuple[nn.Module, list[Report], list[float]]:
+    """Train on slices of heads, 34 epochs with Sauron and 8 without; return the Dice on those of other heads."""
+    torch.manual_seed(0)
+    network, order = PlainUNet(2, 1, CLASSES, (8, 16, 32)), generator(5)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    (x, y), (other_x, other_y) = slices(24, 0), slices(8, 1)
+    reports = []
+
+    def epoch(penalty: Callable[[], Tensor | float]) -> float:
+        losses = []
+        for _ in range(8):
+            batch = torch.randint(len(x), (8,), generator=order)
+            loss = segmentation_loss(network.train()(x[batch]), y[batch])
+            optimizer.zero_grad()
+            (loss + penalty()).backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        return sum(losses) / len(losses)
+
+    with Sauron(network, optimizer, x[:1], generator(), options) as sauron:
+        for _ in range(34):
+            training = epoch(sauron.penalty)
+            with torch.no_grad():
+                validation = float(segmentation_loss(network.eval()(other_x), other_y))
+            reports.append(sauron.end_epoch(training, validation))
+    optimizer.param_groups[0]["lr"] = 3e-3
+    for _ in range(8):
+        epoch(lambda: 0.0)
+    return network, reports, dice(network, other_x, other_y)
+
+
+def test_a_network_that_learns_with_sauron_is_smaller_and_as_good() -> None:
+    x = torch.rand(1, 1, SIZE, SIZE)
+    whole, _, before = learn(Settings(weight=0.0, schedule=Schedule(maximum=0.0)))
+    smaller, reports, after = learn(Settings(schedule=Schedule(steps=4, patience=0)))
+    assert sum(macs(smaller, x).values()) < 0.5 * sum(macs(whole, x).values())
+    assert min(before) > 0.95 and all(new > old - 0.05 for old, new in zip(before, after, strict=True))
+    sizes = [sum(report.channels.values()) for report in reports]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] == 184 > sizes[-1]
