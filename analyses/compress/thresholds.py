@@ -99,7 +99,7 @@ class Threshold:
     @property
     def value(self) -> float:
         """tau_l."""
-        return self.schedule.maximum * self.rises / self.schedule.steps
+        return self.schedule.maximum * (self.rises / self.schedule.steps)  # in this order never above the maximum
 
     def update(self, epoch: int, training: Sequence[float], validation: Sequence[float]) -> Conditions:
         """Raise the threshold by a step where all conditions hold and it is below the maximum; return them.

@@ -161,7 +161,8 @@ def test_the_penalty_is_lambda_times_delta_opt_of_the_blocks_without_heads() -> 
     with Sauron(network, optimizer, x[:1], generator(), Settings(weight=0.25)) as sauron:
         network(x)
         found = sauron.penalty()
-        assert len(maps) == 7 and float(found.detach()) == pytest.approx(0.25 * float(delta_opt(maps).detach()), rel=1e-5)
+        expected = 0.25 * float(delta_opt(maps).detach())
+        assert len(maps) == 7 and float(found.detach()) == pytest.approx(expected, rel=1e-5)
         found.backward()
         weight = network.encoder[0][0].conv.weight  # type: ignore[index,union-attr]
         assert weight.grad is not None and float(weight.grad.abs().max()) > 0
