@@ -1,1 +1,1 @@
-"""How else does a network become small? Sparse kernels, and what a network costs."""
+"""How else does a network become small? Fewer channels, sparse or fused kernels; and what a network costs."""
