@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from analyses.compress.channels import Channels
 from analyses.compress.prune import decide, prune
 from analyses.compress.saved import counts
 from analyses.compress.structure import follow
@@ -85,6 +86,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "the largest channel": (lambda: Between(lambda m, x: x.max(1, True)[0], nn.Conv2d(1, 2, 1)), "itself (max)"),
     "a sum over channels": (lambda: Between(lambda m, x: x.sum(1, True), nn.Conv2d(1, 2, 1)), "itself (sum)"),
     "padded channels": (lambda: Between(lambda m, x: F.pad(x, (0, 0, 0, 0, 1, 0)), nn.Conv2d(5, 2, 1)), "(pad)"),
+    "channels shifted": (lambda: Between(lambda m, x: F.pad(x, (0, 0, 0, 0, 1, -1))), "itself (pad)"),
     "channels moved": (lambda: Between(lambda m, x: x.transpose(1, 2).transpose(1, 2)), "itself (transpose)"),
     "padded by a layer": (
         lambda: Between(lambda m, x: m.a(x), nn.Conv2d(5, 2, 1), a=nn.ConstantPad3d((0, 0, 0, 0, 0, 1), 0.0)), "'a'"),
@@ -177,6 +179,22 @@ def test_a_channel_added_to_the_input_or_given_out_never_goes() -> None:
     assert structure.prunable() == ()
     with pytest.raises(InputError, match=r"channel 2 of 'inner.0', which is an input of the network"):
         prune(Residual(), {"inner.0": [2]}, X.float())
+
+
+def test_a_lock_stays_where_classes_become_one() -> None:
+    for one, other in ((0, 1), (1, 0)):
+        channels = Channels()
+        channels.new(2)
+        channels.lock([one], "is needed")
+        channels.join([one], [other])
+        assert [channels.lock_of(i) for i in (0, 1)] == ["is needed"] * 2
+
+
+def test_the_output_of_an_activation_called_twice_is_no_block_s() -> None:
+    blocks = follow(FOLLOWED["an activation called twice"]().double(), X).blocks
+    assert blocks == {"first": "first", "a": "a", "head": "head"}
+    alone = Between(lambda m, x: m.act(m.norm(x)), norm=nn.BatchNorm2d(4), act=nn.PReLU()).double()
+    assert follow(alone, X).blocks["first"] == "act"
 
 
 def test_tracing_leaves_no_trace() -> None:
