@@ -10,6 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from analyses.commands.validation_drawings import calibrations, validations
+from analyses.experiments.counting import WHOLE
+from analyses.experiments.ways import EVERYTHING
 from analyses.figures import against_paper, brains, formats, thresholds, timing, tolerances
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
@@ -138,6 +140,18 @@ def _timing(folder: Path) -> Iterator[tuple[Path, Any]]:
     yield folder / "timing.png", timing.draw(rows, footer_of(folder, "timing", words))
     title = "Wall clock end to end: torch's own network and ours"
     yield folder / "timing.md", page(title, "timing_summary.csv", timing.markdown(rows, profile))
+    yield folder / "timing_ways.csv", _clock(rows)
+
+
+def _clock(rows: Rows) -> Rows:
+    """Return the rows of the widest network on all of the volume as `mcaprobe report --rows` reads them."""
+    network = rows[-1]["network"]
+    whole = [row for row in rows if row["network"] == network and row["scope"] == WHOLE and row["volume"] == EVERYTHING]
+    return [
+        {"way": row["method"], "network": network, "subjects": row["subjects"]}
+        | {name: row[name] for name in ("threads", "seconds", "speed_up", "low", "high")}
+        for row in whole
+    ]
 
 
 DRAWINGS: dict[str, Callable[[Path], Iterator[tuple[Path, Any]]]] = {
