@@ -45,11 +45,17 @@ def make_everything(folder: Path) -> dict[str, list[Path]]:
     for run, mask in zip(runs, masks, strict=False):
         result = mcaprobe.load(run)
         marked = mcaprobe.load_masks(mask, result)["unpool"].reduced("share").numpy()
-        moved = np.roll(marked, 3, axis=0)
-        write_nan_map(nan, result, "unpool", moved, run.name)
+        write_nan_map(nan, result, "unpool", moved(marked), run.name)
     for name, text in ROWS.items():
         (folder / name).write_text(text)
     return {"runs": runs, "masks": masks, "nan": [nan], "rows": [folder / name for name in ROWS]}
+
+
+def moved(values: np.ndarray) -> np.ndarray:
+    """Return an array three rows further, and nothing in its last columns: what agrees in part, and in no symmetry."""
+    found = np.roll(values, 3, axis=0)
+    found[:, -9:] = 0
+    return found
 
 
 def write_nan_map(folder: Path, result: mcaprobe.Result, layer: str, shares: np.ndarray, name: str) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mcaprobe
-from tests.mcaprobe.report_pages import Page, make_everything
+from tests.mcaprobe.report_pages import Page, make_everything, moved
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
@@ -211,10 +211,10 @@ def test_the_overlay_shows_where_nan_and_unstable_elements_agree(opened, made, w
     for least in (0, 50):
         page.locator("#map-least").fill(str(least))
         marked = (share > 0) & (share >= least / 100)
-        lost = np.roll(marked, 3, axis=0)
+        lost = moved(marked)
         counts = [(marked & lost).sum(), (lost & ~marked).sum(), (marked & ~lost).sum()]
         dice = 2 * counts[0] / (2 * counts[0] + counts[1] + counts[2])
-        a, b, c = (f"{100 * n / 576:.1f} %" for n in counts)
+        a, b, c = (f"{np.floor(1000 * n / 576 + 0.5) / 10:.1f} %" for n in counts)  # halves go up, as in the script
         words = f"{a} unstable and NaN, {b} only NaN, {c} only unstable; Dice {dice:.3f}."
         page.wait_for_function("words => document.getElementById('map-readout').textContent.includes(words)", arg=words)
         shown = page.evaluate("""() => {
