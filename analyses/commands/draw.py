@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analyses.commands.validation_drawings import calibrations, validations
 from analyses.experiments.counting import WHOLE
 from analyses.experiments.ways import EVERYTHING
-from analyses.figures import against_paper, brains, formats, thresholds, timing, tolerances
+from analyses.figures import against_paper, brains, compare, formats, thresholds, timing, tolerances
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
 from analyses.results_files import page, suffix_of, write_table, write_text
@@ -154,11 +154,21 @@ def _clock(rows: Rows) -> Rows:
     ]
 
 
+def _compare(folder: Path) -> Iterator[tuple[Path, Any]]:
+    rows = read(folder, "compare_rows")
+    samples = next(row["samples"] for row in rows if row["samples"])
+    words = f"n = {rows[0]['volumes']} synthetic heads; bits: n = {samples} samples, mode random, emulated."
+    yield folder / "compare.png", compare.draw(rows, footer_of(folder, "compare", words))
+    title = "The ways to be small, side by side, on synthetic heads"
+    yield folder / "compare.md", page(title, "compare_rows.csv", compare.markdown(rows))
+
+
 DRAWINGS: dict[str, Callable[[Path], Iterator[tuple[Path, Any]]]] = {
     "mnist": _mnist,
     "xception": _xception,
     "precision": _precision,
     "timing": _timing,
+    "compare": _compare,
     "conservative": _brains("conservative", "conservative NaNs", "conservative NaNs"),
     "aggressive": _brains("aggressive", "aggressive and hybrid NaNs", "aggressive NaNs"),
     "validation": validations,

@@ -15,6 +15,7 @@ from analyses import provenance, trained
 from analyses.benchmarks.memory import keep_freed
 from analyses.brains import TEST
 from analyses.commands.printing import print_lines
+from analyses.experiments.comparison.rows import ABOUT as ABOUT_COMPARE
 from analyses.experiments.counting import Row, Tables, merge
 from analyses.experiments.goals import missed
 from analyses.experiments.studies import STUDIES, SUMMARIES, TIMED_THREADS, Options, Part
@@ -37,7 +38,7 @@ ABOUT = (
     "mac_share: multiply-accumulates of skipped windows over all; executed_share: those that the kernels made; filled: "
     "windows of constant background that got their known output; labels_changed: against torch's own network"
 )
-TIMING = "timing"
+TIMING, COMPARE = "timing", "compare"
 ABOUT_TIMING = (
     "load_before, date: of a row, when it was begun; seconds: wall clock of a volume from its voxels to its labels: "
     "cropping, the forward, argmax; the sum over the timed slices of the median of the repetitions, times "
@@ -65,16 +66,17 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     p.add_argument("--every", type=int, help=f"take every so manieth slice of a brain (1; timing: {EVERY[TIMING]})")
     p.add_argument("--images", type=int, default=10_000, help="images to classify, at most (%(default)s)")
     p.add_argument("--threads", type=int, help="threads of torch (1; timing measures 1 and 2, and takes no number)")
-    p.add_argument("--repetitions", type=int, default=3, help="timing: how often each slice is timed (%(default)s)")
+    p.add_argument("--repetitions", type=int, default=3, help="how often a slice or volume is timed (%(default)s)")
     p.add_argument("--filters", type=int, nargs="+", help="timing: widths of the network (as trained, and 71)")
     p.add_argument("--whole", type=int, default=1, help="timing: subjects timed on every slice as well (%(default)s)")
+    p.add_argument("--steps", type=int, help="compare: steps that each network is trained for (its budget)")
     p.add_argument("--out", type=Path, default=RESULTS, help="folder for the CSV files (%(default)s)")
     p.set_defaults(function=run)
 
 
 def options_of(args: argparse.Namespace) -> Options:
     """Return what was asked for; InputError where a number or a subject makes no sense."""
-    for name in ("every", "images", "threads", "repetitions"):
+    for name in ("every", "images", "threads", "repetitions", "steps"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"Expected --{name} of at least 1, got {value}.")
@@ -88,7 +90,9 @@ def options_of(args: argparse.Namespace) -> Options:
     threads = TIMED_THREADS if args.name == TIMING else (args.threads or 1,)
     every = args.every or EVERY.get(args.name, 1)
     filters = tuple(args.filters or ())
-    return Options(args.plane, tuple(args.subjects), every, args.images, threads, args.repetitions, filters, args.whole)
+    return Options(
+        args.plane, tuple(args.subjects), every, args.images, threads, args.repetitions, filters, args.whole, args.steps
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -103,10 +107,13 @@ def run(args: argparse.Namespace) -> int:
     clock = {"memory": keep_freed(), "load_before": _load()} if args.name == TIMING else {}
     tables: Tables = {}
     networks: dict[str, Any] = {}
+    identities: dict[str, Any] = {}
     with console.status("") as status:
         for part in STUDIES[args.name](options):
             identity = _identity(part)
-            networks[part.checkpoint.name] = {"sha256": identity["checkpoint"], "training": training_of(part)}
+            if part.checkpoint is not None:
+                networks[part.checkpoint.name] = {"sha256": identity["checkpoint"], "training": training_of(part)}
+            identities[part.key] = part.identity
             kept = Kept(args.name, identity)
             found = kept.part(part.key, lambda part=part: part.compute(status.update))  # type: ignore[misc]
             merge(tables, found)
@@ -118,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
         "metrics": METRICS, "networks": networks, "seconds": round(time.monotonic() - start, 1),
         "tables": {name: len(rows) for name, rows in tables.items()},
     }  # fmt: skip
+    if args.name == COMPARE:
+        manifest |= {"about": ABOUT_COMPARE, "parts": identities, "load_after": _load()}
     if clock:
         manifest |= clock | {"load_after": _load(), "about": ABOUT_TIMING}
     suffix = suffix_of(options.plane)
@@ -145,9 +154,11 @@ def _one_or_all(threads: Sequence[int]) -> int | list[int]:
 
 def _identity(part: Part) -> dict[str, Any]:
     """Return all that a part's rows depend on, the version of the code included."""
-    return {"checkpoint": provenance.sha256(part.checkpoint), "commit": provenance.commit(), **part.identity}
+    network = {} if part.checkpoint is None else {"checkpoint": provenance.sha256(part.checkpoint)}
+    return {**network, "commit": provenance.commit(), **part.identity}
 
 
 def training_of(part: Part) -> Mapping[str, Any] | None:
     """Return how the network of a part came about, None for a published one."""
-    return trained.record(part.checkpoint) if part.checkpoint.suffix == ".safetensors" else None
+    path = part.checkpoint
+    return trained.record(path) if path is not None and path.suffix == ".safetensors" else None

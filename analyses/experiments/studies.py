@@ -1,7 +1,8 @@
 """The experiments of the paper by name: which networks, which methods, which data, which tables."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from analyses import trained
 from analyses.benchmarks.config import cores
 from analyses.brains import TEST, Brain, load_brain
 from analyses.experiments import classification, denoising, goals, profiling, segmentation, spared_work, wall_clock
+from analyses.experiments.comparison import networks as comparison
+from analyses.experiments.comparison import rows as comparison_rows
 from analyses.experiments.counting import Row, Tables
 from analyses.experiments.images import load_images
 from analyses.methods import AGGRESSIVE, CONSERVATIVE, HYBRID, Method
@@ -33,13 +36,13 @@ class Part:
     Attributes:
         key: Unique among the parts.
         identity: What its rows depend on, beside the checkpoint; JSON values.
-        checkpoint: The file of its network.
+        checkpoint: The file of its network; None where the part trains its own.
         compute: Makes the tables.
     """
 
     key: str
     identity: dict[str, Any]
-    checkpoint: Path
+    checkpoint: Path | None
     compute: Callable[[Say], Tables]
 
 
@@ -51,6 +54,7 @@ class Options:
         threads: Of torch; `timing` measures each of them.
         filters: Widths of the network that `timing` measures; none: as trained, and as published.
         whole: Subjects of which `timing` takes every slice without a break.
+        steps: That `compare` trains each network for; None: as many as its budget has.
     """
 
     plane: str = "axial"
@@ -61,6 +65,7 @@ class Options:
     repetitions: int = 3
     filters: tuple[int, ...] = ()
     whole: int = 1
+    steps: int | None = None
 
 
 def conservative(options: Options) -> Iterator[Part]:
@@ -113,6 +118,30 @@ def timing(options: Options) -> Iterator[Part]:
         yield from _timed(f"{filters} filters, {how}", filters, network, path, options)
 
 
+def compare(options: Options) -> Iterator[Part]:
+    """Yield the parts of the comparison of all ways to be small, one a row; a network is trained once a run."""
+    config = comparison.Config(threads=options.threads[0], repetitions=options.repetitions)
+    if options.steps is not None:
+        config = replace(config, budget=replace(config.budget, steps=options.steps))
+    yield from compared(config)
+
+
+def compared(config: comparison.Config) -> Iterator[Part]:
+    """Yield the parts of the comparison with one configuration."""
+    made: list[comparison.Trained] = []
+
+    def part(name: str) -> Part:
+        def compute(say: Say) -> Tables:
+            if not made:
+                made.append(comparison.Trained(config))
+            return comparison_rows.row(name, made[0], say)
+
+        key = re.sub(r"[^a-z0-9]+", "-", name.lower())
+        return Part(key, {"config": asdict(config), "network": name}, None, compute)
+
+    yield from (part(entry.name) for entry in comparison.ENTRIES)
+
+
 def _timed(name: str, filters: int, network: nn.Module, path: Path, options: Options) -> Iterator[Part]:
     batches: dict[int, int] = {}  # by thread count, found on the first subject that is not kept
 
@@ -152,7 +181,7 @@ TIMED_THREADS = tuple(n for n in (1, 2) if n <= cores())
 SUMMARIES: dict[str, Callable[[Tables], Tables]] = {"timing": goals.summary}
 STUDIES: dict[str, Callable[[Options], Iterator[Part]]] = {
     "conservative": conservative, "aggressive": aggressive, "mnist": mnist, "xception": xception,
-    "precision": precision, "timing": timing,
+    "precision": precision, "timing": timing, "compare": compare,
 }  # fmt: skip
 
 
