@@ -57,6 +57,11 @@ def test_the_spheres_lie_in_the_inner_ellipsoid_one_on_either_side() -> None:
     assert not (shell & (classes == 3)).any(), "a voxel of the inner ellipsoid lies around them"
 
 
+def test_spheres_that_are_too_large_end_at_the_inner_ellipsoid() -> None:
+    large, tiny = (head(Heads(radius=(r, r)), LEARNT, 0)[1] for r in (0.6, 0.1))
+    assert torch.equal(large >= 2, tiny >= 2) and int((large == 3).sum()) > int((tiny == 3).sum())
+
+
 def test_heads_depend_on_seed_index_and_part_alone() -> None:
     first = head(Heads(seed=1), LEARNT, 0)
     assert all(torch.equal(a, b) for a, b in zip(first, head(Heads(seed=1), LEARNT, 0), strict=True))
@@ -125,6 +130,10 @@ def test_dice_is_that_of_each_volume_and_class() -> None:
     assert found["dice"] == pytest.approx((4 / 6 + 6 / 7) / 2) and found["dice_2"] is None
     assert found["difference"] == pytest.approx(found["dice"] - 0.5)
     assert found["dice_low"] == pytest.approx(4 / 6) and found["difference_high"] == pytest.approx(6 / 7 - 0.5)
+
+
+def test_the_mean_leaves_out_the_background_and_absent_classes() -> None:
+    assert measures.means([[1.0, 0.5, float("nan")], [1.0, 0.2, 0.4]]) == pytest.approx([0.5, 0.3])
 
 
 def test_kernels_of_zeros_count_neither_as_parameters_nor_as_products() -> None:
