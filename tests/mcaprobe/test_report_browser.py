@@ -227,6 +227,9 @@ def test_the_overlay_shows_where_nan_and_unstable_elements_agree(opened, made, w
             rgba = [*bytes.fromhex(colour), 255]
             assert np.array_equal((drawn == rgba).all(-1), np.rot90(where)), colour
         assert ((drawn[..., 3] > 0) == np.rot90(marked | lost)).all()
+    page.select_option("#map-layer", label="conv2")
+    missing = "Not there for conv2 on slice 7, z = 14 mm: NaN, from nan."
+    page.wait_for_function("words => document.getElementById('map-readout').textContent.endsWith(words)", arg=missing)
     page.locator("#map-opacity").fill("40")
     assert float(page.evaluate("document.getElementById('overlay').style.opacity")) == pytest.approx(0.4)
     page.select_option("#map-overlay", value="")

@@ -328,13 +328,13 @@ function showMap() {
   place($("map"), layer.box);
   place($("overlay"), layer.box);
   picture($("map"), cut.map, `Significant bits of ${layer.name}, ${label}`);
-  $("map-caption").textContent = `${layer.name} (${layer.caption})${cut.map ? "" : ": no map on this slice"}`;
+  const without = layer.cuts.some((each) => each.map) ? ": no map on this slice" : ": no bits, hence no map";
+  $("map-caption").textContent = `${layer.name} (${layer.caption})${cut.map ? "" : without}`;
   $("anatomy-panel").hidden = !group.anatomy[run] && !group.overlays.length;
   document.querySelectorAll(".side").forEach((side, i) => {
     side.textContent = group.sides ? group.sides[i] : "";
   });
   $("anatomy-caption").textContent = group.anatomy[run] ? `Input: ${group.plane}, ${label}` : label;
-  $("map-readout").textContent = cut.map ? "Point at the map to read it." : "";
   loadOverlay();
 }
 
@@ -366,7 +366,8 @@ function drawOverlay() {
   const canvas = $("overlay"), over = shown.over ?? {}, keys = Object.keys(over);
   canvas.hidden = !keys.length;
   overlayWords(keys);
-  if (!keys.length) return;
+  $("map-readout").textContent = shown.cut.map ? "Point at the map to read it." : "";
+  if (!keys.length) return void missingWords(keys);
   const kinds = Object.fromEntries(shown.group.overlays.map((overlay) => [overlay.key, overlay.kind]));
   const { width, height } = over[keys[0]], least = $("map-least").value / 100;
   Object.assign(canvas, { width, height });
@@ -386,6 +387,14 @@ function drawOverlay() {
   }
   context.putImageData(image, 0, 0);
   overlayCounts(keys, count, width * height);
+  missingWords(keys);
+}
+
+// What was asked for and is not there is never silently left out.
+function missingWords(keys) {
+  const asked = $("map-overlay").value.split(" ").filter(Boolean);
+  const names = shown.group.overlays.filter((each) => asked.includes(each.key) && !keys.includes(each.key)).map((each) => each.name);
+  if (names.length) $("map-readout").append(` Not there for ${shown.layer.name} on ${shown.group.frames[shown.frame].label}: ${names.join("; ")}.`);
 }
 
 function overlayWords(keys) {
