@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 
@@ -61,6 +62,16 @@ def select_layers(infos: Sequence[Layer], limit: int = 20) -> list[Layer]:
         even = {blocks[round(k * (len(blocks) - 1) / max(room - 1, 1))] for k in range(min(room, len(blocks)))}
         chosen = sorted(even | set(must))
     return [layers[i] for i in chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    name: str
+
+
+def selected_names(names: Iterable[str], limit: int = 20) -> list[str]:
+    """Return the names, each once, of the layers that select_layers() chooses."""
+    return [layer.name for layer in select_layers([_Name(name) for name in dict.fromkeys(names)], limit)]
 
 
 def short_names(names: Sequence[str], width: int = 20) -> list[str]:

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from mcaprobe.gate import Failure, below
 from mcaprobe.metrics import PREFIX
 from mcaprobe.products import PRODUCTS
 from mcaprobe.result import Result
-from mcaprobe.selection import select_layers
+from mcaprobe.selection import selected_names
 from mcaprobe.settings import show_bytes
 from mcaprobe.statistics import samples_needed, supported_probability
 from mcaprobe.storage import to_json
@@ -134,13 +133,7 @@ def main_and_decisions(rows: Sequence[AnyRow], decisions: set[str]) -> list[AnyR
 def main_layers(names: Iterable[str]) -> set[str]:
     """Return the layers that a picture shows, and the metrics; decisions are not to be among the names."""
     unique = list(dict.fromkeys(names))
-    chosen = {layer.name for layer in select_layers([_Named(name) for name in unique])}
-    return chosen | {name for name in unique if name.startswith(PREFIX)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    name: str
+    return {*selected_names(unique), *(name for name in unique if name.startswith(PREFIX))}
 
 
 def sentences(result: Result, notes: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from mcaprobe.commands.reporting import main_layers
 from mcaprobe.html_report.groups import Group, Shown
 from mcaprobe.html_report.maps import LayerMaps, frames_of
 from mcaprobe.html_report.overlays import COLOURS as OVER
@@ -14,8 +13,10 @@ from mcaprobe.html_report.overlays import WORDS as OVER_WORDS
 from mcaprobe.html_report.overlays import Overlays
 from mcaprobe.html_report.pictures import LEVELS, PALETTE, anatomy_png, view_of
 from mcaprobe.html_report.profiles import REGIONS, Heat
+from mcaprobe.metrics import PREFIX
 from mcaprobe.palette import COLOURS, WORDS
 from mcaprobe.plots import SIDES
+from mcaprobe.selection import selected_names
 from mcaprobe.statistics import Class
 from mcaprobe.table import COLUMNS, row_record
 
@@ -56,9 +57,15 @@ def _run(group: int, run: Shown, many: bool) -> dict[str, Any]:
         "label": name,
         "folder": run.path.name,
         "group": group,
-        "main": sorted(main_layers(row.layer for row in run.result.rows)),
+        "main": sorted({*selected_names(row.layer for row in run.result.rows), *_others(run)}),
         "rows": [[_finite(record[column]) for column in COLUMNS] for record in records],
     }
+
+
+def _others(run: Shown) -> list[str]:
+    """Return pool indices and metrics: the table of `mcaprobe run` lists them beside the layers of the picture."""
+    rows = run.result.rows
+    return [row.layer for row in rows if row.index_change_rate is not None or row.layer.startswith(PREFIX)]
 
 
 def _finite(value: Any) -> Any:
@@ -67,7 +74,7 @@ def _finite(value: Any) -> Any:
 
 
 def _group(group: Group, heat: Heat, layers: Sequence[LayerMaps], overlays: Overlays) -> dict[str, Any]:
-    view, place = view_of(group.first), group.first.place
+    view = view_of(group.first)
     frames = frames_of(group)
     return {
         "title": group.title,
@@ -80,6 +87,5 @@ def _group(group: Group, heat: Heat, layers: Sequence[LayerMaps], overlays: Over
         "frames": [{"label": label, "run": group.runs.index(run)} for run, label in frames],
         "overlays": [{"key": s.key, "kind": s.kind, "name": s.name} for s in overlays.on(group)],
         "layers": [layer.data() for layer in layers],
-        "heat": {**dataclasses.asdict(heat), "main": sorted(main_layers(heat.rows))},
-        "mask": place is not None,
+        "heat": {**dataclasses.asdict(heat), "main": selected_names(heat.rows)},
     }  # fmt: skip

@@ -19,6 +19,7 @@ from torch import nn
 
 import mcaprobe
 from mcaprobe.__main__ import main
+from mcaprobe.commands.reporting import main_rows
 from mcaprobe.html_report import page as pages
 from mcaprobe.html_report.overlays import COLOURS
 from mcaprobe.mask_facts import sampling_ceiling
@@ -165,6 +166,11 @@ def test_a_map_has_the_colours_of_the_palette_and_points_as_the_picture_does(mad
         assert np.abs(drawn - wanted)[classes].max() <= 0.5
 
 
+def test_the_main_rows_are_those_that_the_terminal_lists(made, whole):
+    for run, shown in zip(made["runs"], Page.read(whole).data["runs"], strict=True):
+        assert set(shown["main"]) == {row.layer for row in main_rows(mcaprobe.load(run).rows)} >= {"pool.indices"}
+
+
 def test_overlays_lie_on_the_layers_of_their_own_slices(made, whole):
     group = Page.read(whole).data["groups"][0]
     assert [(o["kind"], o["name"]) for o in group["overlays"]] == [
@@ -262,7 +268,8 @@ def test_a_run_without_maps_has_a_report(tmp_path, metric):
     mcaprobe.report(tmp_path / "run", tmp_path / "r.html")
     page = Page.read(tmp_path / "r.html")
     assert "No layer of these runs has a map" in page.text
-    assert any(row[0] == "metric:mean_of" for row in page.data["runs"][0]["rows"]) == metric
+    (run,) = page.data["runs"]
+    assert any(row[0] == "metric:mean_of" for row in run["rows"]) == ("metric:mean_of" in run["main"]) == metric
 
 
 def test_an_earlier_report_is_replaced_and_nothing_else(capsys, made, tmp_path):
