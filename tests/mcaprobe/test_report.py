@@ -396,11 +396,10 @@ def test_the_commands_of_the_readme_parse() -> None:
 
     text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     section = text[text.index("## One file to pass on") : text.index("## How the emulator works")]
-    assert len(section.strip().splitlines()) <= 15
     commands = re.findall(r"^mcaprobe (.*?)(?:  +#.*)?$", section, re.M)
     run, mask, report = (parser().parse_args(shlex.split(command)) for command in commands)
     assert [run.out, mask.run] == [Path("z75")] * 2 and report.runs == [Path("z75"), Path("z90")]
-    assert report.masks == [Path("z75/masks")] and len(report.rows) == 2 and report.max_megabytes == 40
+    assert report.masks == [Path("z75/masks")] and len(report.rows) == 1 and report.max_megabytes == 40
 
 
 def test_the_assets_are_in_the_package() -> None:
