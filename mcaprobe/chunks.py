@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from mcaprobe.collecting import AnyMoments, UnitReport
-from mcaprobe.folders import commit, new_folder, remove, seal
+from mcaprobe.folders import commit, filling, seal
 from mcaprobe.metrics import Metric
 from mcaprobe.observer import Observer
 from mcaprobe.settings import Settings
@@ -55,14 +55,10 @@ def run_chunk(
     """
     blocks = settings.blocks()[first : first + count]
     name = chunk_name(blocks)
-    folder = new_folder(parent, name)
-    try:
+    with filling(parent, name) as folder:
         report = run_unit(settings, model, x, blocks, metrics, ChunkWriter(folder, first), observer, alone)
         seal(folder, {"blocks": [first, first + count], **vars(report)})
         commit(folder, parent / name)
-    except BaseException:
-        remove(folder)
-        raise
     return report
 
 

@@ -47,12 +47,19 @@ def verify(folder: Path) -> dict[str, Any]:
     return index
 
 
-def new_folder(parent: Path, name: str) -> Path:
-    """Make and return an empty folder under a temporary name that `commit` can rename to `parent / name`."""
+@contextmanager
+def filling(parent: Path, name: str) -> Iterator[Path]:
+    """Make an empty folder under a temporary name that `commit` can rename to `parent / name`; behind it, it is gone.
+
+    Whatever ends the block, Ctrl-C within the making included, leaves no temporary folder.
+    """
     folder = parent / f"{TEMPORARY}{os.getpid()}-{name}"
-    remove(folder)
-    folder.mkdir(parents=True)
-    return folder
+    try:
+        remove(folder)
+        folder.mkdir(parents=True)
+        yield folder
+    finally:
+        remove(folder)
 
 
 def commit(folder: Path, final: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mcaprobe import bids
 from mcaprobe.errors import InputError
 from mcaprobe.estimators import Estimator
-from mcaprobe.folders import commit, new_folder, remove
+from mcaprobe.folders import commit, filling, remove
 from mcaprobe.layer_masks import NONE, REDUCTIONS, SHARE, Mask, mask_of, refusal
 from mcaprobe.layer_result import LayerResult
 from mcaprobe.maps import save_volumes, sidecar
@@ -78,20 +78,18 @@ def write(
     names, not_judged = _chosen(run, criterion, globs)
     for left in out.parent.glob(f"{TEMPORARY}*-{out.name}"):
         remove(left)  # of a process that was killed
-    folder = new_folder(out.parent, out.name)
     try:
-        masks, rows, missing = _fill(folder, run, criterion, estimator or run.estimator, names, reduce, progress)
-        if not masks:
-            raise InputError(_unkept(missing, criterion, globs))
-        about = facts_of_run(run, criterion, estimator or run.estimator)
-        _save_tensors(folder, masks, about)
-        write_csv(folder / TABLE, [row.record() for row in rows], COLUMNS)
-        write_json(folder / DESCRIPTION, _description(run, out))
-        commit(folder, out)
+        with filling(out.parent, out.name) as folder:
+            masks, rows, missing = _fill(folder, run, criterion, estimator or run.estimator, names, reduce, progress)
+            if not masks:
+                raise InputError(_unkept(missing, criterion, globs))
+            about = facts_of_run(run, criterion, estimator or run.estimator)
+            _save_tensors(folder, masks, about)
+            write_csv(folder / TABLE, [row.record() for row in rows], COLUMNS)
+            write_json(folder / DESCRIPTION, _description(run, out))
+            commit(folder, out)
     except DamagedFile as error:
         raise InputError(f"The run in {run.path} is damaged: {error}.") from error
-    finally:
-        remove(folder)
     return Written(out, rows, about, missing, not_judged)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mcaprobe.chunks import run_chunk
 from mcaprobe.collecting import AnyMoments, UnitReport
 from mcaprobe.errors import InputError, RunFailure
-from mcaprobe.folders import commit, disk_errors, new_folder, remove, sweep, verify
+from mcaprobe.folders import commit, disk_errors, filling, remove, sweep, verify
 from mcaprobe.lanes import LockstepError
 from mcaprobe.locks import LOCK
 from mcaprobe.manifest import FORMAT, MANIFEST, command, expect_same, now
@@ -145,20 +145,19 @@ class InFolder(Run):
         self._save("running", seen, needs)
         ran = sum(len(block) for i, block in enumerate(self.settings.blocks()) if i in done)
         self.observer.start(self.settings.samples, ran, len(seen.layers))
-        folder = new_folder(self.out, "products")
         try:
-            products = Products(self.campaign, seen, folder)
-            direct = not done and needs.blocks >= total and self._direct(products)
-            if not direct:
-                needs = self._chunks(seen, missing, needs)
-                self._merge(products)
-            products.metrics(self.report.metrics)
-            return self._finish(products, folder, seen, needs)
+            with filling(self.out, "products") as folder:
+                products = Products(self.campaign, seen, folder)
+                direct = not done and needs.blocks >= total and self._direct(products)
+                if not direct:
+                    needs = self._chunks(seen, missing, needs)
+                    self._merge(products)
+                products.metrics(self.report.metrics)
+                return self._finish(products, folder, seen, needs)
         except RunFailure as error:
             self.save_failure(error, seen, needs)
             raise
         finally:
-            remove(folder)
             if (self.out / CHUNKS).is_dir() and not any((self.out / CHUNKS).iterdir()):
                 (self.out / CHUNKS).rmdir()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcaprobe.errors import InputError, RunFailure
-from mcaprobe.folders import new_folder, remove
+from mcaprobe.folders import filling
 from mcaprobe.folding import fold
 from mcaprobe.launchers import Launch, check_image, choose, launch
 from mcaprobe.manifest import identity_text
@@ -53,25 +53,23 @@ class UnderVerrou(InFolder):
         self.launcher = choose(self.options)
         needs, self.jobs = plan_processes(self.settings, seen, self.out, self.options.jobs)
         self._save("running", seen, needs)
-        folder = new_folder(self.out, "products")
         samples = None
         try:
-            samples = self._prepare()
-            ran = samples.adopt()
-            self.observer.start(self.settings.samples, ran, len(seen.layers))
-            self.observer.chunk(ran, self.settings.samples - 1)
-            self.proofs = samples.run()
-            self._expect_layers(seen)
-            products = Products(self.campaign, seen, folder)
-            self.absorb(fold(self.settings, self.folder, self.proofs, products, self.observer))
-            products.metrics(self.report.metrics)
-            return self._finish(products, folder, seen, needs)
+            with filling(self.out, "products") as folder:
+                samples = self._prepare()
+                ran = samples.adopt()
+                self.observer.start(self.settings.samples, ran, len(seen.layers))
+                self.observer.chunk(ran, self.settings.samples - 1)
+                self.proofs = samples.run()
+                self._expect_layers(seen)
+                products = Products(self.campaign, seen, folder)
+                self.absorb(fold(self.settings, self.folder, self.proofs, products, self.observer))
+                products.metrics(self.report.metrics)
+                return self._finish(products, folder, seen, needs)
         except (InputError, RunFailure) as error:
             self.proofs = {} if samples is None else samples.proofs
             self.save_failure(error, seen, needs)
             raise
-        finally:
-            remove(folder)
 
     def _prepare(self) -> Samples:
         """Write the job and return its runs."""

@@ -128,3 +128,20 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     assert (tmp_path / LOCK).exists()
     with locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("when", ["making", "filling", "committed"])
+def test_an_interrupt_leaves_no_temporary_folder(tmp_path, monkeypatch, when):
+    def made_then_interrupted(path, *args, **kwargs):
+        mkdir(path, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    mkdir = Path.mkdir
+    if when == "making":
+        monkeypatch.setattr(Path, "mkdir", made_then_interrupted)
+    with pytest.raises(KeyboardInterrupt), folders.filling(tmp_path, "chunk") as folder:
+        (folder / "blocks").write_text("moments")
+        if when == "committed":
+            folders.commit(folder, tmp_path / "chunk")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == (["chunk"] if when == "committed" else [])
