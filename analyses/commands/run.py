@@ -15,6 +15,7 @@ from analyses import provenance, trained
 from analyses.benchmarks.memory import keep_freed
 from analyses.brains import TEST
 from analyses.commands.printing import print_lines
+from analyses.experiments.comparison.learnings import LEARNINGS
 from analyses.experiments.comparison.rows import ABOUT as ABOUT_COMPARE
 from analyses.experiments.counting import Row, Tables, merge
 from analyses.experiments.goals import missed
@@ -65,11 +66,14 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     p.add_argument("--subjects", nargs="+", default=list(TEST), help="labelled brains (%(default)s)")
     p.add_argument("--every", type=int, help=f"take every so manieth slice of a brain (1; timing: {EVERY[TIMING]})")
     p.add_argument("--images", type=int, default=10_000, help="images to classify, at most (%(default)s)")
-    p.add_argument("--threads", type=int, help="threads of torch (1; timing measures 1 and 2, and takes no number)")
+    p.add_argument("--threads", type=int, help="threads of torch (1; compare: 1 and 2; timing: both, no number)")
     p.add_argument("--repetitions", type=int, default=3, help="how often a slice or volume is timed (%(default)s)")
     p.add_argument("--filters", type=int, nargs="+", help="timing: widths of the network (as trained, and 71)")
     p.add_argument("--whole", type=int, default=1, help="timing: subjects timed on every slice as well (%(default)s)")
     p.add_argument("--steps", type=int, help="compare: steps that each network is trained for (its budget)")
+    p.add_argument("--task", choices=list(LEARNINGS), default="heads", help="compare: what is learnt (%(default)s)")
+    p.add_argument("--networks", nargs="+", default=[], metavar="ROW", help="compare: rows of these networks (all)")
+    p.add_argument("--untimed", action="store_true", help="compare: leave the wall clock out, on a busy machine")
     p.add_argument("--out", type=Path, default=RESULTS, help="folder for the CSV files (%(default)s)")
     p.set_defaults(function=run)
 
@@ -87,12 +91,14 @@ def options_of(args: argparse.Namespace) -> Options:
     wrong = [name for name in args.subjects if name not in TEST]
     if wrong:
         raise InputError(f"Expected subjects among {', '.join(TEST)}, which no network has seen, got {wrong[0]}.")
-    threads = TIMED_THREADS if args.name == TIMING else (args.threads or 1,)
+    both = args.name == TIMING or (args.name == COMPARE and args.threads is None)
+    threads = TIMED_THREADS if both else (args.threads or 1,)
     every = args.every or EVERY.get(args.name, 1)
     filters = tuple(args.filters or ())
     return Options(
-        args.plane, tuple(args.subjects), every, args.images, threads, args.repetitions, filters, args.whole, args.steps
-    )
+        args.plane, tuple(args.subjects), every, args.images, threads, args.repetitions, filters, args.whole,
+        args.steps, args.task, tuple(args.networks), args.untimed,
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:

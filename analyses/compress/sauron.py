@@ -208,7 +208,7 @@ class Sauron:
 
     def _collect(self, layer: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
         if self.model.training:
-            self._maps[layer] = output
+            self._maps[layer] = output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
 
 
 def _below(deltas: Tensor, threshold: float) -> list[int]:

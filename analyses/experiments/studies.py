@@ -12,8 +12,10 @@ from analyses import trained
 from analyses.benchmarks.config import cores
 from analyses.brains import TEST, Brain, load_brain
 from analyses.experiments import classification, denoising, goals, profiling, segmentation, spared_work, wall_clock
+from analyses.experiments.comparison import learnings as comparison_tasks
 from analyses.experiments.comparison import networks as comparison
 from analyses.experiments.comparison import rows as comparison_rows
+from analyses.experiments.comparison import trained as comparison_trained
 from analyses.experiments.counting import Row, Tables
 from analyses.experiments.images import load_images
 from analyses.methods import AGGRESSIVE, CONSERVATIVE, HYBRID, Method
@@ -55,6 +57,7 @@ class Options:
         filters: Widths of the network that `timing` measures; none: as trained, and as published.
         whole: Subjects of which `timing` takes every slice without a break.
         steps: That `compare` trains each network for; None: as many as its budget has.
+        task: Of `compare`; networks: rows of it, none: all; untimed: whether it leaves the wall clock out.
     """
 
     plane: str = "axial"
@@ -66,6 +69,9 @@ class Options:
     filters: tuple[int, ...] = ()
     whole: int = 1
     steps: int | None = None
+    task: str = "heads"
+    networks: tuple[str, ...] = ()
+    untimed: bool = False
 
 
 def conservative(options: Options) -> Iterator[Part]:
@@ -119,27 +125,36 @@ def timing(options: Options) -> Iterator[Part]:
 
 
 def compare(options: Options) -> Iterator[Part]:
-    """Yield the parts of the comparison of all ways to be small, one a row; a network is trained once a run."""
-    config = comparison.Config(threads=options.threads[0], repetitions=options.repetitions)
+    """Yield the parts of the comparison of all ways to be small, two a row; each network is trained once and kept."""
+    learning = comparison_tasks.LEARNINGS[options.task]
     if options.steps is not None:
-        config = replace(config, budget=replace(config.budget, steps=options.steps))
-    yield from compared(config)
+        learning = replace(learning, budget=replace(learning.budget, steps=options.steps))
+    config = comparison_rows.Config(learning, threads=options.threads, repetitions=options.repetitions)
+    yield from compared(config, options.networks, options.untimed)
 
 
-def compared(config: comparison.Config) -> Iterator[Part]:
-    """Yield the parts of the comparison with one configuration."""
-    made: list[comparison.Trained] = []
+def compared(config: comparison_rows.Config, names: Sequence[str] = (), untimed: bool = False) -> Iterator[Part]:
+    """Yield the parts of the comparison with one configuration.
 
-    def part(name: str) -> Part:
+    Args:
+        names: Of the rows; none: all.
+        untimed: Whether the wall clock is left out.
+    """
+    made: list[comparison_trained.Trained] = []
+    chosen = [comparison.entry(name) for name in names] or comparison.ENTRIES
+
+    def part(what: str, measure: comparison_rows.Measure, name: str) -> Part:
         def compute(say: Say) -> Tables:
             if not made:
-                made.append(comparison.Trained(config))
-            return comparison_rows.row(name, made[0], say)
+                made.append(comparison_trained.Trained(config.learning, say=say))
+            return measure(name, config, made[0], say)
 
-        key = re.sub(r"[^a-z0-9]+", "-", name.lower())
+        key = f"{what}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}"
         return Part(key, {"config": asdict(config), "network": name}, None, compute)
 
-    yield from (part(entry.name) for entry in comparison.ENTRIES)
+    yield from (part("right", comparison_rows.right, entry.name) for entry in chosen)
+    if not untimed:
+        yield from (part("fast", comparison_rows.fast, entry.name) for entry in chosen)
 
 
 def _timed(name: str, filters: int, network: nn.Module, path: Path, options: Options) -> Iterator[Part]:

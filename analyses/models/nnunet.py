@@ -18,18 +18,19 @@ FEATURES = (32, 64, 128, 256, 320, 320)
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 UNPOOL = {2: nn.MaxUnpool2d, 3: nn.MaxUnpool3d}
 SLOPE = 0.01
 
 
 class Unit(nn.Module):
-    """A convolution of width 3, instance normalisation, leaky ReLU."""
+    """A convolution of width 3, instance or batch normalisation, leaky ReLU."""
 
-    def __init__(self, dims: int, channels: int, features: int, stride: tuple[int, ...]) -> None:
+    def __init__(self, dims: int, channels: int, features: int, stride: tuple[int, ...], norm: str) -> None:
         super().__init__()
         self.conv = CONV[dims](channels, features, 3, stride, padding=1)  # type: ignore[arg-type]
-        self.norm = NORM[dims](features, eps=1e-5, affine=True)
+        self.norm = (NORM if norm == "instance" else BATCH_NORM)[dims](features, eps=1e-5, affine=True)
         self.act = nn.LeakyReLU(SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,10 +42,12 @@ class Unit(nn.Module):
 class Stage(nn.Sequential):
     """Several units, of which the first one has the stride."""
 
-    def __init__(self, dims: int, channels: int, features: int, convolutions: int, stride: tuple[int, ...]) -> None:
+    def __init__(
+        self, dims: int, channels: int, features: int, convolutions: int, stride: tuple[int, ...], norm: str
+    ) -> None:
         one = (1,) * dims
-        rest = (Unit(dims, features, features, one) for _ in range(convolutions - 1))
-        super().__init__(Unit(dims, channels, features, stride), *rest)
+        rest = (Unit(dims, features, features, one, norm) for _ in range(convolutions - 1))
+        super().__init__(Unit(dims, channels, features, stride, norm), *rest)
 
 
 class Unpooling(nn.Module):
@@ -75,6 +78,7 @@ class PlainUNet(nn.Module):
         downsampling: "stride", nnU-Net's own: the first convolution of a stage has the stride, and transposed
             convolutions lead up. "pool": all convolutions have stride 1, max-pools lead down and, with their indices,
             unpools lead up, behind a 1x1 convolution without bias where the numbers of channels differ.
+        norm: "instance", nnU-Net's own, or "batch", whose statistics do not depend on what is NaN in an image.
 
     Raises:
         InputError: one of these makes no sense.
@@ -89,12 +93,15 @@ class PlainUNet(nn.Module):
         strides: Sequence[Size] | None = None,
         convolutions: int = 2,
         downsampling: str = "stride",
+        norm: str = "instance",
     ) -> None:
         super().__init__()
         if dims not in CONV:
             raise InputError(f"Expected 2 or 3 dims, got {dims}.")
         if downsampling not in ("stride", "pool"):
             raise InputError(f'Expected downsampling "stride" or "pool", got {downsampling!r}.')
+        if norm not in ("instance", "batch"):
+            raise InputError(f'Expected norm "instance" or "batch", got {norm!r}.')
         if not features or convolutions < 1:
             raise InputError(f"Expected a stage and a convolution or more, got {len(features)} and {convolutions}.")
         steps = steps_of(dims, strides if strides is not None else (1, *(2,) * (len(features) - 1)))
@@ -107,14 +114,14 @@ class PlainUNet(nn.Module):
         self.down, self.up = nn.ModuleList(), nn.ModuleList()  # between a stage and the one below
         for i, step in enumerate(steps):
             stride = steps[0] if self.pooled else step
-            self.encoder.append(Stage(dims, inputs[i], features[i], convolutions, stride))
+            self.encoder.append(Stage(dims, inputs[i], features[i], convolutions, stride, norm))
         for wide, narrow, step in zip(features[1:], features, steps[1:], strict=False):
             if self.pooled:
                 self.down.append(POOL[dims](step, step, return_indices=True))  # type: ignore[arg-type]
                 self.up.append(Unpooling(dims, wide, narrow, step))
             else:
                 self.up.append(TRANSPOSED[dims](wide, narrow, step, step, bias=False))  # type: ignore[arg-type]
-            self.decoder.append(Stage(dims, 2 * narrow, narrow, convolutions, steps[0]))
+            self.decoder.append(Stage(dims, 2 * narrow, narrow, convolutions, steps[0], norm))
         self.classifier = CONV[dims](features[0], classes, 1, bias=False)
         self.reset_parameters()
 

@@ -2,19 +2,31 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from analyses.training.losses import segmentation_loss
-from analyses.training.randomness import Dice
 from analyses.training.supervision import deep_supervision
 from mcaprobe.errors import InputError
 
-# What is done after each step, counted from 1.
-After = Callable[[int], object]
-Attach = Callable[[nn.Module, Optimizer], After]
+Pair = tuple[Tensor, Tensor]
+Batches = Callable[[int], Pair]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Companion(Protocol):
+    """What goes along with a training: masks, say, or pruning. It may change the network and the optimizer's groups."""
+
+    def penalty(self) -> Tensor | None:
+        """Return what is added to the loss of the last forward."""
+
+    def after(self, step: int, loss: float) -> None:
+        """Do what is due after a step, counted from 1, whose loss without the penalty is given."""
+
+
+Attach = Callable[[nn.Module, Optimizer], Companion]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +35,19 @@ class Budget:
 
     Args:
         steps: T.
-        batch: Volumes a step.
         seed: Of the initial weights and of the batches.
+        autocast: Whether convolutions multiply in bfloat16, which is faster; weights and loss are float32.
     """
 
     steps: int = 300
-    batch: int = 1
     learning_rate: float = 1e-2
     weight_decay: float = 1e-4
     seed: int = 0
+    autocast: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise InputError(f"Expected steps and a batch of 1 or more, got {self.steps} and {self.batch}.")
+        if self.steps < 1:
+            raise InputError(f"Expected 1 step or more, got {self.steps}.")
 
 
 def built(build: Callable[[], nn.Module], budget: Budget) -> nn.Module:
@@ -46,38 +58,40 @@ def built(build: Callable[[], nn.Module], budget: Budget) -> nn.Module:
 
 
 def train(
-    network: nn.Module, images: Tensor, classes: Tensor, budget: Budget, attach: Attach | None = None
+    network: nn.Module, batches: Batches, loss_of: Loss, budget: Budget, attach: Attach | None = None
 ) -> list[float]:
-    """Train a network in place, leave it in eval mode, and return the loss of each step.
+    """Train a network in place, leave it in eval mode, and return the loss of each step without penalties.
 
     Args:
         network: Returns logits (N, classes, *size), or in training mode several, the finest first.
-        images: (M, C, *size), from which the step alone draws a batch.
-        classes: (M, *size), int64.
-        attach: Called once with network and optimizer; returns what is called after each step (masks, say).
+        batches: Images (N, C, *size) and classes (N, *size), int64, by step.
+        loss_of: Of logits and classes.
+        attach: Called once with network and optimizer; returns what accompanies the training.
 
     Raises:
         FloatingPointError: a loss that is not finite.
     """
     optimizer = AdamW(network.parameters(), lr=budget.learning_rate, weight_decay=budget.weight_decay)
-    after = attach(network, optimizer) if attach else None
+    companion = attach(network, optimizer) if attach else None
     losses: list[float] = []
     network.train()
     for step in range(budget.steps):
         for group in optimizer.param_groups:
             group["lr"] = budget.learning_rate * (1 - step / budget.steps) ** 0.9
-        chosen = torch.randint(len(images), (budget.batch,), generator=Dice.of(budget.seed, step).generator)
-        output = network(images[chosen])
-        outputs = [output] if isinstance(output, Tensor) else list(output)
-        loss = deep_supervision(segmentation_loss, outputs, classes[chosen])
+        images, classes = batches(step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=budget.autocast):
+            output = network(images)
+        outputs = [o.float() for o in ([output] if isinstance(output, Tensor) else output)]
+        loss = deep_supervision(loss_of, outputs, classes)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"Expected a finite loss, got {float(loss.detach())} at step {step}.")
+        losses.append(float(loss.detach()))
+        penalty = companion.penalty() if companion is not None else None
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
-        if after is not None:
-            after(step + 1)
-        losses.append(float(loss.detach()))
+        if companion is not None:
+            companion.after(step + 1, losses[-1])
     network.eval()
     return losses

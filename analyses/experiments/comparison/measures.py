@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -10,12 +11,16 @@ from torch.nn.modules.conv import _ConvNd
 
 import nanops
 from analyses.benchmarks.speed_up import Setting, by_turns, compared
+from analyses.benchmarks.timing import seconds_of
 from analyses.compress.counting import costs, parameters
+from analyses.experiments.comparison.networks import Entry
+from analyses.experiments.comparison.resident import PeakGrowth
+from analyses.experiments.comparison.tasks.task import Task
+from analyses.experiments.comparison.trained import Trained
 from analyses.metrics import dice_of_classes
 from analyses.statistics import bootstrap_interval
 from mcaprobe.campaign import Campaign
 from mcaprobe.loading import load_input
-from mcaprobe.memory import LiveBytes
 from mcaprobe.models import load_model
 from mcaprobe.observer import Observer
 from mcaprobe.settings import Settings
@@ -25,24 +30,38 @@ LABELS = ":output.labels"
 
 
 @torch.inference_mode()
-def dice(network: nn.Module, images: Tensor, classes: Tensor, count: int) -> list[list[float]]:
-    """Return the Dice of each class on each volume, (volumes, count); NaN where neither has the class."""
+def scored(network: nn.Module, task: Task) -> tuple[list[list[float]], Row]:
+    """Return the Dice of each class on each subject, (subjects, classes), NaN where neither has it; and what was made.
+
+    Returns:
+        The cells `windows_skipped` and `executed_share`, over all subjects: 0 and 1 of a network that skips nothing.
+    """
+    if not _is_converted(network):
+        return _dice(network, task), {"windows_skipped": 0.0, "executed_share": 1.0}
+    with nanops.count_skipped(network) as skipped:
+        found = _dice(network, task)
+    total = skipped.total
+    return found, {"windows_skipped": total.window_share, "executed_share": total.executed / total.macs}
+
+
+def _dice(network: nn.Module, task: Task) -> list[list[float]]:
     found = []
-    for x, y in zip(images, classes, strict=True):
-        predicted = network(x[None])[0].argmax(0)
-        found.append(dice_of_classes(predicted, y, torch.ones_like(y, dtype=torch.bool), count))
+    for _, parts in task.subjects():
+        predicted = torch.cat([network(x).argmax(1) for x, _ in parts])
+        classes = torch.cat([y for _, y in parts])
+        found.append(dice_of_classes(predicted, classes, task.counted(classes), len(task.classes)))
     return found
 
 
 def means(scores: Sequence[Sequence[float]]) -> list[float]:
-    """Return each volume's mean over the foreground classes that it or the prediction has."""
+    """Return each subject's mean over the foreground classes that it or the prediction has."""
     return [math.fsum(s for s in row[1:] if s == s) / sum(s == s for s in row[1:]) for row in scores]
 
 
 def accuracy(scores: Sequence[Sequence[float]], stock: Sequence[Sequence[float]]) -> Row:
-    """Return the cells on Dice: mean over volumes with its 95 % bootstrap interval, by class, and against stock's.
+    """Return the cells on Dice: mean over subjects with its 95 % bootstrap interval, by class, and against stock's.
 
-    The difference is paired by volume, and so is its interval.
+    The difference is paired by subject, and so is its interval.
     """
     mine, theirs = means(scores), means(stock)
     difference = [a - b for a, b in zip(mine, theirs, strict=True)]
@@ -54,7 +73,7 @@ def accuracy(scores: Sequence[Sequence[float]], stock: Sequence[Sequence[float]]
         for column in [[s for s in values if s == s]]
     }
     return {
-        "volumes": len(mine), "dice": math.fsum(mine) / len(mine), "dice_low": low, "dice_high": high, **by_class,
+        "subjects": len(mine), "dice": math.fsum(mine) / len(mine), "dice_low": low, "dice_high": high, **by_class,
         "difference": math.fsum(difference) / len(difference), "difference_low": less, "difference_high": more,
     }  # fmt: skip
 
@@ -82,21 +101,6 @@ def _densities(network: nn.Module) -> dict[str, float]:
     return found
 
 
-@torch.inference_mode()
-def executed(network: nn.Module, images: Tensor, macs: int) -> Row:
-    """Return the multiply-accumulates that the kernels made for a volume, mean over volumes, and skipped windows.
-
-    Args:
-        macs: What a network makes that skips nothing.
-    """
-    if not _is_converted(network):
-        return {"macs_executed": macs, "windows_skipped": 0.0}
-    with nanops.count_skipped(network) as skipped:
-        for x in images:
-            network(x[None])
-    return {"macs_executed": round(skipped.total.executed / len(images)), "windows_skipped": skipped.total.window_share}
-
-
 def _is_converted(network: nn.Module) -> bool:
     try:
         nanops.restore(network)
@@ -106,46 +110,79 @@ def _is_converted(network: nn.Module) -> bool:
 
 
 @torch.inference_mode()
-def peak(network: nn.Module, image: Tensor) -> Row:
-    """Return the most bytes that tensors made within one forward of a volume (C, *size) hold at a time."""
-    network(image[None])
-    with LiveBytes() as found:
-        network(image[None])
-    return {"peak_bytes": found.peak}
+def peak(network: nn.Module, x: Tensor) -> Row:
+    """Return by how many bytes the process grew within one forward of x at most."""
+    network(x)
+    with PeakGrowth() as found:
+        network(x)
+    return {"peak_bytes": found.bytes}
 
 
-def timing(network: nn.Module, stock: nn.Module, image: Tensor, setting: Setting, say: Callable[[str], None]) -> Row:
-    """Return the cells on wall clock of a volume (C, *size): medians, stock by turns in the same minutes."""
+def in_formats(trained: Trained, which: Entry, x: Tensor) -> tuple[str, nn.Module]:
+    """Return the faster of a network with contiguous weights and one with its channels last, and which it is."""
+    found = {name: trained.computing(which, formatted) for name, formatted in FORMATS.items()}
+    with torch.inference_mode():
+        seconds = {name: [] for name in found}  # type: dict[str, list[float]]
+        for turn in range(3):
+            for name, network in found.items():
+                took = seconds_of(lambda network=network: network(x))  # type: ignore[misc]
+                seconds[name] += [took] if turn else []
+    fastest = min(found, key=lambda name: min(seconds[name]))
+    return fastest, found[fastest]
 
-    def call(model: nn.Module) -> Callable[[], Tensor]:
-        return lambda: model(image[None])
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    dims = max(m.weight.ndim for m in network.modules() if isinstance(m, _ConvNd))
+    copied = deepcopy(network)
+    return copied.to(memory_format=torch.channels_last if dims == 4 else torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+FORMATS: dict[str, Callable[[nn.Module], nn.Module]] = {"contiguous": lambda network: network,
+                                                        "channels last": _channels_last}  # fmt: skip
+
+
+def timing(
+    network: nn.Module, stock: nn.Module, parts: Sequence[Tensor], setting: Setting, say: Callable[[str], None]
+) -> Row:
+    """Return the cells on the wall clock of all parts: medians; stock by turns in the same minutes."""
+
+    def call(model: nn.Module) -> Callable[[], None]:
+        def forwards() -> None:
+            for x in parts:
+                model(x)
+
+        return forwards
 
     with torch.inference_mode():
-        theirs, ours = by_turns({"contiguous": call(stock)}, {"": call(network)}, setting, say)
+        theirs, ours = by_turns({"stock": call(stock)}, {"": call(network)}, setting, say)
     row = compared(ours[""], theirs)
     wanted = ("repetitions", "ms", "low_ms", "high_ms", "stock_ms", "speed_up", "speed_up_low", "speed_up_high")
     return {name: row[name] for name in wanted}
 
 
-def digits(network: nn.Module, image: Tensor, samples: int, seed: int = 0) -> tuple[Row, list[Row]]:
+def digits(network: nn.Module, x: Tensor, samples: int, seed: int = 0) -> tuple[Row, list[Row]]:
     """Return the cells on significant bits and decisions, and a row for each layer, of a campaign in memory.
 
-    Bits: means over a layer's elements that are numbers. The worst layer is the one of the fewest.
+    Bits: means over a layer's elements that are numbers. The worst layer is the one of the fewest. The
+    output's are those of the last convolution; `bits_where_image`: of its voxels where x is not 0.
 
     Args:
-        image: (C, *size).
+        x: (1, 1, D, H, W).
         samples: n, mode random, emulated.
     """
-    settings = Settings(samples=samples, seed=seed, layers=("*",), keep_moments=())
-    found = Campaign(settings, load_model(network), load_input(image[None], network, {})).run(None, Observer())
+    logits = _last_convolution(network, x)
+    settings = Settings(samples=samples, seed=seed, layers=("*",), keep_moments=(logits,))
+    found = Campaign(settings, load_model(network), load_input(x, network, {})).run(None, Observer())
     rows = [row for row in found.table() if row.region == "all"]
     values = [row for row in rows if row.bits_mean is not None]
+    output = next(row for row in values if row.layer == logits)
     worst = min(values, key=lambda row: row.bits_mean or 0.0)
     pools = [row for row in rows if row.index_change_rate is not None and row.layer != LABELS]
     labels = next(row for row in rows if row.layer == LABELS)
     decided = sum(row.elements for row in pools)
     cells = {
-        "samples": samples, "bits": values[-1].bits_mean, "bits_p05": values[-1].bits_p05,
+        "samples": samples, "bits": output.bits_mean, "bits_p05": output.bits_p05,
+        "bits_where_image": _where_image(found[logits].significant_bits, x),
         "worst_layer": worst.layer, "worst_bits": worst.bits_mean, "label_flips": labels.index_change_rate,
         "pool_flips": sum((row.index_change_rate or 0.0) * row.elements for row in pools) / decided if pools else None,
         "estimator": str(found.estimator),
@@ -156,3 +193,25 @@ def digits(network: nn.Module, image: Tensor, samples: int, seed: int = 0) -> tu
         for row in rows
     ]  # fmt: skip
     return cells, layers
+
+
+@torch.inference_mode()
+def _last_convolution(network: nn.Module, x: Tensor) -> str:
+    called: list[str] = []
+    handles = [
+        module.register_forward_hook(lambda *_, path=path: called.append(path))
+        for path, module in network.named_modules()
+        if isinstance(module, _ConvNd)
+    ]
+    network(x)
+    for handle in handles:
+        handle.remove()
+    return called[-1]
+
+
+def _where_image(bits: Tensor, x: Tensor) -> float | None:
+    """Return the mean of bits (1, classes, D, H, W) or (D, classes, H, W) over the voxels where x is not 0."""
+    by_class = bits[0] if bits.ndim == 5 else bits.movedim(1, 0)
+    values = by_class[:, x[0, 0] != 0]
+    found = float(values.nanmean())
+    return found if found == found else None

@@ -1,60 +1,90 @@
-"""What are the rows of the comparison? Each one is a part by itself: a network, all its measures, stock beside it."""
+"""What are the rows of the comparison? Each is two parts: what a network gets right, and how long it takes."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field
+from typing import Any
 
 from analyses.benchmarks.speed_up import Setting
 from analyses.benchmarks.timing import threads
 from analyses.experiments.comparison import measures
-from analyses.experiments.comparison.networks import STOCK, Entry, Trained, entry
+from analyses.experiments.comparison.networks import STOCK, Learning, entry
+from analyses.experiments.comparison.trained import Trained
 from analyses.experiments.counting import Row, Tables
-from analyses.training.synthetic_heads import CLASSES, UNSEEN, head
 
+Say = Callable[[str], None]
+Measure = Callable[[str, "Config", Trained, Say], Tables]
 ABOUT = (
-    "Synthetic heads; every network had the same batches, steps and rates; pruning, int8, bfloat16 and NaN came after "
-    "the training, without any more of it. macs: products of the shapes, each once; macs_not_zero: without kernels "
-    "that are 0; macs_executed: what the kernels made, mean over the test volumes. ms: median of one forward of one "
-    "volume, stock timed before, between and after. peak_bytes: of tensors made in one forward. bits: significant bits "
-    "of the output, mean over its elements, emulated, mode random, of one head of fewer voxels. label_flips, "
-    "pool_flips: share of labels, and of indices of the pools, that differ from the IEEE run. dice: mean of the "
-    "foreground classes and volumes, 95 % bootstrap over volumes; difference: against stock, paired."
+    "Every network had the same steps, batches, rates and initial seed; magnitude pruning without fine-tuning, int8, "
+    "bfloat16 and NaN came after the training, without any more of it. macs: products of the shapes, each once, of one "
+    "part (a head, or a stack of slices); macs_not_zero: without kernels that are 0; executed_share: of the products "
+    "of the same network, those that the NaN kernels made, over all test subjects. ms: median of forwards of all timed "
+    "parts, stock timed before, between and after; format, stock_format: of the weights, the faster of two. "
+    "peak_bytes: by which the process grew within one forward of one part. bits: significant bits of the logits, mean "
+    "over elements, emulated, mode random, of one part; bits_where_image: over voxels where the image is not 0. "
+    "label_flips, pool_flips: share of labels, and of indices of the pools, that differ from the IEEE run. dice: mean "
+    "of the foreground classes and subjects, 95 % bootstrap over subjects; difference: against stock, paired."
 )
 
 
-def row(name: str, trained: Trained, say: Callable[[str], None]) -> Tables:
-    """Return the tables of a row: `rows` with its measures, `dice` by volume and class, `layers` with their bits."""
-    which, config = entry(name), trained.config
-    with threads(config.threads):
-        return _measured(which, trained, say)
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What decides the rows, apart from the machine.
+
+    Args:
+        samples: n, perturbed runs, mode random.
+        repetitions: Of the timing, each with stock before and after; seconds: how long a call is repeated at a time.
+        threads: Of torch; each is timed, the first one counts for all else.
+    """
+
+    learning: Learning = field(default_factory=Learning)
+    samples: int = 10
+    repetitions: int = 5
+    seconds: float = 0.1
+    threads: tuple[int, ...] = (1,)
 
 
-def _measured(which: Entry, trained: Trained, say: Callable[[str], None]) -> Tables:
-    config, (images, classes) = trained.config, trained.unseen
-    say(f"{which.name}: training")
-    shaped, network = trained.shaped(which), trained.computing(which)
-    stock = trained.network(entry(STOCK).family)
-    say(f"{which.name}: measuring")
-    scores = measures.dice(network, images, classes, CLASSES)
-    theirs = scores if which.name == STOCK else measures.dice(stock, images, classes, CLASSES)
-    size = measures.size(shaped, (1, *images.shape[1:]))
-    setting = Setting(config.repetitions, (config.threads,), config.seconds)
-    found: Row = {
-        "network": which.name, **measures.accuracy(scores, theirs), **size,
-        **measures.executed(network, images, size["macs"]), **measures.peak(network, images[0]),
-        "threads": config.threads, **measures.timing(network, stock, images[0], setting, say),
-    }  # fmt: skip
-    layers: list[Row] = []
-    if not which.unprobed:
-        say(f"{which.name}: {config.samples} perturbed runs")
-        small, _ = head(replace(config.heads, size=config.probed), UNSEEN, 0)
-        cells, layers = measures.digits(network, small, config.samples)
-        found |= cells
-    found |= {"no_bits": which.unprobed}
+def right(name: str, config: Config, trained: Trained, say: Say) -> Tables:
+    """Return the tables `rows` (accuracy, size, digits), `dice` by subject and class, `layers` with their bits."""
+    which, task = entry(name), config.learning.task
+    with threads(config.threads[0]):
+        network, stock = trained.computing(which), trained.network(entry(STOCK).family)
+        say(f"{which.name}: labels")
+        scores, made = measures.scored(network, task)
+        theirs = scores if which.name == STOCK else measures.scored(stock, task)[0]
+        found: Row = {
+            "network": which.name, **measures.accuracy(scores, theirs),
+            **measures.size(trained.shaped(which), tuple(task.probed().shape)), **made,
+        }  # fmt: skip
+        layers: list[Row] = []
+        if not which.unprobed:
+            say(f"{which.name}: {config.samples} perturbed runs")
+            cells, layers = measures.digits(network, task.probed(), config.samples)
+            found |= cells
+    subjects = [subject for subject, _ in task.subjects()]
     return {
-        "rows": [found],
+        "rows": [found | {"no_bits": which.unprobed}],
         "dice": [
-            {"network": which.name, "volume": i, "class": k, "dice": value if value == value else None}
-            for i, values in enumerate(scores) for k, value in enumerate(values)
+            {"network": which.name, "subject": subject, "class": label, "dice": value if value == value else None}
+            for subject, values in zip(subjects, scores, strict=True)
+            for label, value in zip(task.classes, values, strict=True)
         ],
         "layers": [{"network": which.name, **layer} for layer in layers],
     }  # fmt: skip
+
+
+def fast(name: str, config: Config, trained: Trained, say: Say) -> Tables:
+    """Return the table `times`: wall clock on each number of threads, stock beside it, and peak memory."""
+    which, parts = entry(name), config.learning.task.timed()
+    rows: list[dict[str, Any]] = []
+    for count in config.threads:
+        with threads(count):
+            say(f"{which.name}: {count} threads")
+            format, network = measures.in_formats(trained, which, parts[0])
+            stock_format, stock = measures.in_formats(trained, entry(STOCK), parts[0])
+            setting = Setting(config.repetitions, (count,), config.seconds)
+            rows.append({
+                "network": which.name, "threads": count, "parts": len(parts), "format": format,
+                "stock_format": stock_format, **measures.timing(network, stock, parts, setting, say),
+                **measures.peak(network, parts[0]),
+            })  # fmt: skip
+    return {"times": rows}
