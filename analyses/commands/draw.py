@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from analyses.commands.validation_drawings import calibrations, validations
+from analyses.experiments.comparison.learnings import LEARNINGS
 from analyses.experiments.counting import WHOLE
 from analyses.experiments.ways import EVERYTHING
 from analyses.figures import against_paper, brains, compare, formats, thresholds, timing, tolerances
@@ -155,12 +156,19 @@ def _clock(rows: Rows) -> Rows:
 
 
 def _compare(folder: Path) -> Iterator[tuple[Path, Any]]:
-    rows = read(folder, "compare_rows")
-    samples = next(row["samples"] for row in rows if row["samples"])
-    words = f"n = {rows[0]['volumes']} synthetic heads; bits: n = {samples} samples, mode random, emulated."
-    yield folder / "compare.png", compare.draw(rows, footer_of(folder, "compare", words))
-    title = "The ways to be small, side by side, on synthetic heads"
-    yield folder / "compare.md", page(title, "compare_rows.csv", compare.markdown(rows))
+    tasks = [task for task in LEARNINGS if (folder / f"compare_rows_{task}.csv").is_file()]
+    for task in tasks or list(LEARNINGS)[:1]:
+        rows, times, dice = (read(folder, f"compare_{table}_{task}") for table in ("rows", "times", "dice"))
+        probed = next(row for row in rows if row["samples"])
+        name = LEARNINGS[task].task.name
+        words = (
+            f"{name[0].upper()}{name[1:]}, n = {rows[0]['subjects']} subjects; bits: {probed['probed']} inputs, "
+            f"n = {probed['samples']} samples, mode random, emulated."
+        )
+        yield folder / f"compare_{task}.png", compare.draw(rows, times, footer_of(folder, f"compare_{task}", words))
+        title = f"The ways to be small, side by side: {name}"
+        lines = compare.markdown(rows, times, dice)
+        yield folder / f"compare_{task}.md", page(title, f"compare_rows_{task}.csv", lines)
 
 
 DRAWINGS: dict[str, Callable[[Path], Iterator[tuple[Path, Any]]]] = {

@@ -19,7 +19,7 @@ from analyses.experiments.comparison.learnings import LEARNINGS
 from analyses.experiments.comparison.rows import ABOUT as ABOUT_COMPARE
 from analyses.experiments.counting import Row, Tables, merge
 from analyses.experiments.goals import missed
-from analyses.experiments.studies import STUDIES, SUMMARIES, TIMED_THREADS, Options, Part
+from analyses.experiments.studies import STUDIES, SUMMARIES, TIMED_THREADS, Options, Part, trainings
 from analyses.figures.timing import goal_lines
 from analyses.kept import Kept
 from analyses.metrics import DICE_DEFINITION, DICE_OPTIONS, F1_OPTIONS, PSNR_OPTIONS, SSIM_OPTIONS
@@ -132,11 +132,11 @@ def run(args: argparse.Namespace) -> int:
         "tables": {name: len(rows) for name, rows in tables.items()},
     }  # fmt: skip
     if args.name == COMPARE:
-        manifest |= {"about": ABOUT_COMPARE, "parts": identities, "load_after": _load()}
+        manifest |= {"about": ABOUT_COMPARE, "parts": identities, "load_after": _load(), "networks": trainings(options)}
     if clock:
         manifest |= clock | {"load_after": _load(), "about": ABOUT_TIMING}
-    suffix = suffix_of(options.plane)
-    for name, rows in tables.items():
+    suffix = f"_{options.task}" if args.name == COMPARE else suffix_of(options.plane)
+    for name, rows in ((name, rows) for name, rows in tables.items() if rows):
         write_table(args.out / f"{args.name}_{name}{suffix}.csv", texts(rows))
     write_json(args.out / f"{args.name}{suffix}.json", manifest)
     console.print(f"{args.out / args.name}{suffix}*.csv, .json: {sum(map(len, tables.values()))} rows.")

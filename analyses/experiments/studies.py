@@ -124,13 +124,24 @@ def timing(options: Options) -> Iterator[Part]:
         yield from _timed(f"{filters} filters, {how}", filters, network, path, options)
 
 
+def learning_of(options: Options) -> comparison.Learning:
+    """Return the training that `compare` asks for."""
+    learning = comparison_tasks.LEARNINGS[options.task]
+    if options.steps is None:
+        return learning
+    return replace(learning, budget=replace(learning.budget, steps=options.steps))
+
+
 def compare(options: Options) -> Iterator[Part]:
     """Yield the parts of the comparison of all ways to be small, two a row; each network is trained once and kept."""
-    learning = comparison_tasks.LEARNINGS[options.task]
-    if options.steps is not None:
-        learning = replace(learning, budget=replace(learning.budget, steps=options.steps))
-    config = comparison_rows.Config(learning, threads=options.threads, repetitions=options.repetitions)
+    config = comparison_rows.Config(learning_of(options), threads=options.threads, repetitions=options.repetitions)
     yield from compared(config, options.networks, options.untimed)
+
+
+def trainings(options: Options) -> dict[str, Any]:
+    """Return how each network of the comparison that is kept came about, by its family."""
+    trained_here = comparison_trained.Trained(learning_of(options))
+    return {name: trained_here.record(name) for name in comparison.FAMILIES if trained_here.path(name).is_file()}
 
 
 def compared(config: comparison_rows.Config, names: Sequence[str] = (), untimed: bool = False) -> Iterator[Part]:

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from analyses import kept
 from analyses.__main__ import main
 from analyses.commands import run as command
 from analyses.experiments import studies
-from analyses.experiments.comparison import measures
-from analyses.experiments.comparison.networks import ENTRIES, FAMILIES, STOCK, Config, Trained, entry
-from analyses.experiments.comparison.rows import row
+from analyses.experiments.comparison import measures, rows
+from analyses.experiments.comparison.learnings import LEARNINGS
+from analyses.experiments.comparison.networks import ENTRIES, FAMILIES, STOCK, Learning, entry
+from analyses.experiments.comparison.rows import Config
+from analyses.experiments.comparison.tasks.heads import SyntheticHeads
+from analyses.experiments.comparison.trained import Trained
 from analyses.figures.compare import pareto
 from analyses.models.nnunet import PlainUNet
 from analyses.training.budget import Budget, built, train
@@ -27,15 +31,19 @@ from analyses.training.losses import segmentation_loss
 from analyses.training.synthetic_heads import CLASSES, LEARNT, UNSEEN, Heads, head, load_heads
 from mcaprobe.errors import InputError
 
+EASY = SyntheticHeads(Heads(size=8), learnt=4, unseen=2, probed_size=8, probes=2)
 TINY = Config(
-    heads=Heads(size=8), budget=Budget(steps=2), features=(4, 8, 16), learnt=2, unseen=2, probed=8, samples=2,
-    repetitions=1, seconds=1e-3,
-)  # fmt: skip
+    Learning(EASY, Budget(steps=3), features=(4, 8, 16), constant=4, epochs=1), samples=2, repetitions=1, seconds=1e-3
+)
+
+
+def quiet(words: str) -> None:
+    """Say nothing."""
 
 
 @pytest.fixture(scope="module")
-def trained() -> Trained:
-    return Trained(TINY)
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(TINY.learning, tmp_path_factory.mktemp("networks"))
 
 
 def test_the_background_of_a_head_is_exactly_zero_and_all_classes_are_there() -> None:
@@ -75,7 +83,7 @@ def test_heads_depend_on_seed_index_and_part_alone() -> None:
         (lambda: Heads(size=7), "size of 8 or more"),
         (lambda: load_heads(Heads(), 2, 1), "got 2 and 1"),
         (lambda: load_heads(Heads(), LEARNT, 0), "got 0 and 0"),
-        (lambda: Budget(steps=0), "got 0 and 1"),
+        (lambda: Budget(steps=0), "1 step or more, got 0"),
         (lambda: entry("int9"), "'int9'.*'int8'"),
     ],
 )
@@ -96,18 +104,56 @@ def small() -> nn.Module:
 
 
 def test_training_lowers_the_loss_and_repeats_bit_by_bit() -> None:
-    heads = load_heads(Heads(size=8), LEARNT, 4)
-    budget = Budget(steps=20, batch=2)
+    task, budget = replace(EASY, batch_size=2), Budget(steps=20)
     first, second = (built(small, budget) for _ in range(2))
-    losses = train(first, *heads, budget)
-    assert losses == train(second, *heads, budget) and not first.training
+    losses = train(first, lambda step: task.batch(0, step), task.loss, budget)
+    assert losses == train(second, lambda step: task.batch(0, step), task.loss, budget) and not first.training
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
+def test_autocast_multiplies_in_bfloat16_and_keeps_float32_weights() -> None:
+    seen: list[torch.dtype] = []
+    network = built(small, Budget())
+    assert isinstance(network, PlainUNet)
+    network.classifier.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    train(network, lambda step: EASY.batch(0, step), EASY.loss, Budget(steps=2, autocast=True))
+    assert seen == [torch.bfloat16] * 2 and {p.dtype for p in network.parameters()} == {torch.float32}
+
+
 def test_a_loss_that_is_no_number_ends_the_training() -> None:
-    images, classes = load_heads(Heads(size=8), LEARNT, 2)
+    images, classes = load_heads(Heads(size=8), LEARNT, 1)
     with pytest.raises(FloatingPointError, match="got nan at step 0"):
-        train(small(), images * torch.nan, classes, Budget(steps=2))
+        train(small(), lambda step: (images * torch.nan, classes), segmentation_loss, Budget(steps=2))
+
+
+class Weighing:
+    """Adds a multiple of the weights' squares to the loss, and notes what it is told."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.told: list[tuple[int, float]] = []
+
+    def penalty(self) -> Tensor:
+        return torch.stack([100 * p.square().sum() for p in self.network.parameters()]).sum()
+
+    def after(self, step: int, loss: float) -> None:
+        self.told.append((step, loss))
+
+
+def test_a_companion_adds_to_what_is_made_small_and_not_to_what_is_told() -> None:
+    budget = Budget(steps=10)
+    alone, heavy = (built(small, budget) for _ in range(2))
+    companions: list[Weighing] = []
+
+    def attach(network: nn.Module, optimizer: torch.optim.Optimizer) -> Weighing:
+        companions.append(Weighing(network))
+        return companions[0]
+
+    losses = train(heavy, lambda step: EASY.batch(0, step), EASY.loss, budget, attach)
+    free = train(alone, lambda step: EASY.batch(0, step), EASY.loss, budget)
+    assert companions[0].told == [(k + 1, loss) for k, loss in enumerate(losses)] and losses[0] == free[0]
+    norm = lambda network: sum(float(p.detach().square().sum()) for p in network.parameters())  # noqa: E731
+    assert norm(heavy) < 0.8 * norm(alone)
 
 
 class Constant(nn.Module):
@@ -121,15 +167,27 @@ class Constant(nn.Module):
         return torch.nn.functional.one_hot(torch.full_like(x[:, 0], self.label).long(), 3).movedim(-1, 1).float()
 
 
-def test_dice_is_that_of_each_volume_and_class() -> None:
-    classes = torch.tensor([[[[1, 1, 0, 0]]], [[[1, 1, 1, 0]]]])
-    scores = measures.dice(Constant(1), torch.zeros(2, 1, 1, 1, 4), classes, 3)
-    assert [round(row[1], 6) for row in scores] == [round(4 / 6, 6), round(6 / 7, 6)]
+class Two(SyntheticHeads):
+    """Two subjects of four voxels, one of two parts; the last voxel of the first counts in no way."""
+
+    def subjects(self):  # type: ignore[no-untyped-def]
+        part = lambda values: (torch.zeros(1, 1, 1, 1, len(values)), torch.tensor(values)[None, None, None])  # noqa: E731
+        yield "a", [part([1, 1]), part([0, 9])]
+        yield "b", [part([1, 1, 1, 0])]
+
+    def counted(self, classes: Tensor) -> Tensor:
+        return classes != 9
+
+
+def test_dice_is_that_of_each_subject_and_class() -> None:
+    scores, made = measures.scored(Constant(1), Two())
+    assert [round(row[1], 6) for row in scores] == [round(4 / 5, 6), round(6 / 7, 6)]
     assert [row[0] for row in scores] == [0, 0] and all(row[2] != row[2] for row in scores)
+    assert made == {"windows_skipped": 0.0, "executed_share": 1.0}
     found = measures.accuracy(scores, [[0.0, 0.5, float("nan")], [0.0, 0.5, float("nan")]])
-    assert found["dice"] == pytest.approx((4 / 6 + 6 / 7) / 2) and found["dice_2"] is None
+    assert found["dice"] == pytest.approx((4 / 5 + 6 / 7) / 2) and found["dice_2"] is None
     assert found["difference"] == pytest.approx(found["dice"] - 0.5)
-    assert found["dice_low"] == pytest.approx(4 / 6) and found["difference_high"] == pytest.approx(6 / 7 - 0.5)
+    assert found["dice_low"] == pytest.approx(4 / 5) and found["difference_high"] == pytest.approx(6 / 7 - 0.5)
 
 
 def test_the_mean_leaves_out_the_background_and_absent_classes() -> None:
@@ -149,32 +207,75 @@ def test_kernels_of_zeros_count_neither_as_parameters_nor_as_products() -> None:
 def test_executed_products_are_those_of_windows_that_were_not_skipped() -> None:
     torch.manual_seed(0)
     model = PlainUNet(3, 1, CLASSES, (4, 8, 16), downsampling="pool").eval()
-    images = torch.zeros(2, 1, 16, 16, 16)  # all ties: an unpool's NaNs reach the convolutions behind it
-    macs = measures.size(model, (1, 1, 16, 16, 16))["macs"]
-    found = measures.executed(nanops.convert(model, "conservative", 0.5), images, macs)
-    assert measures.executed(model, images, macs) == {"macs_executed": macs, "windows_skipped": 0.0}
-    assert 0 < found["macs_executed"] < macs and found["windows_skipped"] > 0
-    never = measures.executed(nanops.convert(model, None, 1.0), images, macs)
-    assert never["macs_executed"] == macs, "counted from the windows as from the shapes"
+    blank = replace(EASY, heads=Heads(size=16, intensities=(0.0, 0.0, 0.0), noise=0.0))  # all ties
+    _, found = measures.scored(nanops.convert(model, "conservative", 0.5), blank)
+    assert 0 < found["executed_share"] < 1 and found["windows_skipped"] > 0
+    _, never = measures.scored(nanops.convert(model, None, 1.0), blank)
+    assert never == {"windows_skipped": 0.0, "executed_share": 1.0}
 
 
 @pytest.mark.parametrize("name", [e.name for e in ENTRIES])
 def test_every_row_has_all_its_cells(name: str, trained: Trained) -> None:
-    tables = row(name, trained, lambda words: None)
+    tables = rows.right(name, TINY, trained, quiet)
     (found,) = tables["rows"]
     assert 0 <= found["dice_low"] <= found["dice"] <= found["dice_high"] <= 1
-    assert len(tables["dice"]) == TINY.unseen * CLASSES
-    assert 0 < found["macs_not_zero"] <= found["macs"] and 0 < found["macs_executed"] <= found["macs"]
-    assert found["ms"] > 0 and found["peak_bytes"] > 0 and found["speed_up"] > 0
+    assert len(tables["dice"]) == EASY.unseen * CLASSES
+    assert 0 < found["macs_not_zero"] <= found["macs"] and 0 < found["executed_share"] <= 1
     unseen = entry(name).unprobed
     assert found["no_bits"] == unseen and bool(tables["layers"]) == (not unseen)
     if not unseen:
         assert found["samples"] == 2 and found["worst_bits"] <= found["bits"] and found["label_flips"] is not None
-        worst = [layer["bits"] for layer in tables["layers"] if layer["layer"] == found["worst_layer"]]
-        assert worst == [found["worst_bits"]]
+        assert 0 < found["bits_where_image"] <= 24
+        assert [line["input"] for line in tables["bits"]] == [0, 1]
+        for line in tables["bits"]:
+            of_it = [layer["bits"] for layer in tables["layers"] if layer["input"] == line["input"]]
+            assert line["worst_bits"] == min(bits for bits in of_it if bits is not None)
     if name == STOCK:
         assert found["difference"] == 0
     json.dumps(tables)
+
+
+def test_bits_where_the_image_is_leave_out_the_background() -> None:
+    x = torch.tensor([0.0, 1.0, 2.0, 0.0]).reshape(1, 1, 2, 1, 2)
+    volume = torch.arange(8.0).reshape(1, 2, 2, 1, 2)  # (N, classes, D, H, W)
+    assert measures.where_image(volume, x) == (1 + 2 + 5 + 6) / 4
+    assert measures.where_image(volume[0].movedim(1, 0), x) == (1 + 2 + 5 + 6) / 4, "slices as a batch"
+    assert math.isnan(measures.where_image(volume * torch.nan, x))
+
+
+def test_several_inputs_are_one_row_with_an_interval() -> None:
+    probe = {"samples": 2, "estimator": "e", "pool_flips": None, "label_flips": 0.1, "bits_where_image": 8.0}
+    given = [(4.0, "a"), (8.0, "b"), (6.0, "b")]
+    probes = [probe | {"bits": bits, "worst_bits": bits / 2, "worst_layer": layer} for bits, layer in given]
+    found = measures.summed_up(probes)
+    assert found["bits"] == 6 and (found["bits_low"], found["bits_high"]) == (4, 8) and found["worst_bits"] == 3
+    assert found["worst_layer"] == "b" and found["pool_flips"] is None and found["probed"] == 3
+
+
+def test_the_wall_clock_has_a_row_for_each_number_of_threads(trained: Trained) -> None:
+    found = rows.fast("half width", replace(TINY, threads=(1, 2)), trained, quiet)["times"]
+    assert [row["threads"] for row in found] == [1, 2]
+    for row in found:
+        assert row["ms"] > 0 and row["speed_up"] > 0 and row["peak_bytes"] >= 0 and row["format"] in measures.FORMATS
+
+
+def test_growth_is_that_of_the_block() -> None:
+    with measures.PeakGrowth() as found:
+        torch.ones(2**24).sum()  # 64 MiB, which are gone at the end
+    assert 0.98 * 2**26 < found.bytes < 2**27  # the kernel counts pages in batches
+    with measures.PeakGrowth() as found:
+        pass
+    assert found.bytes < 2**24
+
+
+def test_formats_hold_the_same_values_in_another_order(trained: Trained) -> None:
+    x = EASY.probed()[0]
+    outputs = [trained.computing(entry(STOCK), formatted)(x) for formatted in measures.FORMATS.values()]
+    torch.testing.assert_close(*outputs)
+    weights = [formatted(trained.network("pool")) for formatted in measures.FORMATS.values()]
+    layouts = [next(w.parameters()).is_contiguous(memory_format=torch.channels_last_3d) for w in weights]
+    first = [w.get_submodule("encoder.0.1.conv").weight for w in weights]
+    assert first[0].is_contiguous() and first[1].is_contiguous(memory_format=torch.channels_last_3d), layouts
 
 
 def test_rows_differ_where_their_networks_do(trained: Trained) -> None:
@@ -182,9 +283,8 @@ def test_rows_differ_where_their_networks_do(trained: Trained) -> None:
     stock = found[STOCK]
     assert found["half width"]["parameters"] < 0.3 * stock["parameters"]
     assert found["FasterFusion, training form"]["parameters"] < found["FasterFusion, fused"]["parameters"]
-    assert found["magnitude pruning"]["parameters"] == stock["parameters"] > 1.2 * found["magnitude pruning"][
-        "parameters_not_zero"
-    ]
+    for name in ("magnitude pruning", "magnitude pruning, fine-tuned"):
+        assert found[name]["parameters"] < 0.8 * stock["parameters"] and found[name]["macs"] < 0.8 * stock["macs"]
     dense, sparse = found["E2ENet, dense"], found["E2ENet, sparse"]
     assert sparse["parameters"] == dense["parameters"] == dense["parameters_not_zero"] > sparse["parameters_not_zero"]
 
@@ -199,27 +299,45 @@ def test_each_family_is_trained_once_and_conversions_leave_its_network(trained: 
         assert all(torch.equal(a, b) for a, b in zip(network.parameters(), kept_weights[name], strict=True))
 
 
+def test_a_network_comes_back_from_its_file(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {name: trained.network(name) for name in ("sauron", "cut", "sparse", "fusion")}
+    monkeypatch.setattr(Trained, "_train", lambda *given: pytest.fail("trained again"))
+    again = Trained(TINY.learning, trained.folder)
+    x = EASY.probed()[0]
+    for name, network in made.items():
+        assert torch.equal(again.network(name)(x), network(x))
+        assert again.record(name)["learning"]["budget"]["steps"] == 3 and again.record(name)["family"] == name
+    other = Trained(replace(TINY.learning, share=0.5), trained.folder)
+    assert other.path("cut") != trained.path("cut")
+
+
 def test_the_command_keeps_its_rows_and_draws_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = [e for e in ENTRIES if e.name in (STOCK, "int8", "NaN, conservative")]
-    monkeypatch.setattr(studies.comparison, "ENTRIES", few)
-    monkeypatch.setattr(studies.comparison, "Config", lambda **given: replace(TINY, **given))
+    few = [STOCK, "int8", "NaN, conservative"]
+    monkeypatch.setitem(LEARNINGS, "heads", TINY.learning)
+    monkeypatch.setattr(studies.comparison_trained.Trained.__init__, "__defaults__", (tmp_path / "networks", quiet))
     monkeypatch.setattr(command, "Kept", lambda name, identity: kept.Kept(name, identity, tmp_path / "kept"))
-    arguments = ["run", "compare", "--steps", "3", "--repetitions", "1", "--out", str(tmp_path)]
-    assert main(arguments) == 0
-    first = (tmp_path / "compare_rows.csv").read_text()
-    assert [line["network"] for line in csv.DictReader(first.splitlines())] == [e.name for e in few]
-    manifest = json.loads((tmp_path / "compare.json").read_text())
-    assert manifest["parts"]["int8"]["config"]["budget"]["steps"] == 3 and manifest["tables"]["rows"] == 3
-    monkeypatch.setattr(studies.comparison_rows, "row", lambda *args: pytest.fail("computed again"))
-    assert main(arguments) == 0 and (tmp_path / "compare_rows.csv").read_text() == first
+    arguments = ["run", "compare", "--networks", *few, "--steps", "2", "--repetitions", "1", "--out", str(tmp_path)]
+    assert main([*arguments, "--untimed"]) == 0
+    assert not (tmp_path / "compare_times_heads.csv").exists()
+    first = (tmp_path / "compare_rows_heads.csv").read_text()
+    assert [line["network"] for line in csv.DictReader(first.splitlines())] == few
+    manifest = json.loads((tmp_path / "compare_heads.json").read_text())
+    assert manifest["parts"]["right-int8"]["config"]["learning"]["budget"]["steps"] == 2
+    monkeypatch.setattr(studies.comparison_rows, "right", lambda *args: pytest.fail("computed again"))
+    assert main(arguments) == 0 and (tmp_path / "compare_rows_heads.csv").read_text() == first
+    timed = list(csv.DictReader((tmp_path / "compare_times_heads.csv").read_text().splitlines()))
+    assert {line["network"] for line in timed} == set(few) and {line["threads"] for line in timed} <= {"1", "2"}
     assert main(["draw", "compare", "--results", str(tmp_path)]) == 0
-    text = (tmp_path / "compare.md").read_text()
-    assert "| int8 |" in text and "integer kernels" in text and (tmp_path / "compare.png").stat().st_size > 10_000
+    text = (tmp_path / "compare_heads.md").read_text()
+    assert "| int8 |" in text and "integer kernels" in text
+    assert (tmp_path / "compare_heads.png").stat().st_size > 10_000
     pyplot.close("all")
     assert main(["run", "compare", "--steps", "0"]) == 2
     assert "--steps of at least 1" in capsys.readouterr().err
+    assert main(["run", "compare", "--networks", "int9"]) == 2
+    assert "'int9'; did you mean 'int8'?" in capsys.readouterr().err
 
 
 def test_the_pareto_front_has_what_nothing_else_beats() -> None:

@@ -1,6 +1,7 @@
 """What does one network of the comparison cost, how right is it, and how many of its digits mean anything?"""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -21,6 +22,7 @@ from analyses.metrics import dice_of_classes
 from analyses.statistics import bootstrap_interval
 from mcaprobe.campaign import Campaign
 from mcaprobe.loading import load_input
+from mcaprobe.memory import give_back
 from mcaprobe.models import load_model
 from mcaprobe.observer import Observer
 from mcaprobe.settings import Settings
@@ -163,8 +165,8 @@ def timing(
 def digits(network: nn.Module, x: Tensor, samples: int, seed: int = 0) -> tuple[Row, list[Row]]:
     """Return the cells on significant bits and decisions, and a row for each layer, of a campaign in memory.
 
-    Bits: means over a layer's elements that are numbers. The worst layer is the one of the fewest. The
-    output's are those of the last convolution; `bits_where_image`: of its voxels where x is not 0.
+    Bits: means over a layer's elements that are numbers. The worst layer is the one of the fewest. The output's are
+    those of the last convolution; `bits_where_image`: of its voxels where x is not 0.
 
     Args:
         x: (1, 1, D, H, W).
@@ -173,16 +175,16 @@ def digits(network: nn.Module, x: Tensor, samples: int, seed: int = 0) -> tuple[
     logits = _last_convolution(network, x)
     settings = Settings(samples=samples, seed=seed, layers=("*",), keep_moments=(logits,))
     found = Campaign(settings, load_model(network), load_input(x, network, {})).run(None, Observer())
+    give_back()
     rows = [row for row in found.table() if row.region == "all"]
-    values = [row for row in rows if row.bits_mean is not None]
-    output = next(row for row in values if row.layer == logits)
-    worst = min(values, key=lambda row: row.bits_mean or 0.0)
+    values = {row.layer: row for row in rows if row.bits_mean is not None}
+    worst = min(values.values(), key=lambda row: row.bits_mean or 0.0)
     pools = [row for row in rows if row.index_change_rate is not None and row.layer != LABELS]
     labels = next(row for row in rows if row.layer == LABELS)
     decided = sum(row.elements for row in pools)
     cells = {
-        "samples": samples, "bits": output.bits_mean, "bits_p05": output.bits_p05,
-        "bits_where_image": _where_image(found[logits].significant_bits, x),
+        "samples": samples, "bits": values[logits].bits_mean,
+        "bits_where_image": where_image(found[logits].significant_bits, x),
         "worst_layer": worst.layer, "worst_bits": worst.bits_mean, "label_flips": labels.index_change_rate,
         "pool_flips": sum((row.index_change_rate or 0.0) * row.elements for row in pools) / decided if pools else None,
         "estimator": str(found.estimator),
@@ -193,6 +195,23 @@ def digits(network: nn.Module, x: Tensor, samples: int, seed: int = 0) -> tuple[
         for row in rows
     ]  # fmt: skip
     return cells, layers
+
+
+def summed_up(probes: Sequence[Row]) -> Row:
+    """Return the cells of several inputs as one: means, 95 % bootstrap intervals of the output's bits, the worst layer.
+
+    The worst layer is the one that is worst in most inputs.
+    """
+    worst = Counter(probe["worst_layer"] for probe in probes).most_common(1)[0][0]
+    found: Row = {"samples": probes[0]["samples"], "probed": len(probes), "estimator": probes[0]["estimator"]}
+    for name in ("bits", "bits_where_image"):
+        values = [probe[name] for probe in probes]
+        low, high = bootstrap_interval(values)
+        found |= {name: math.fsum(values) / len(values), f"{name}_low": low, f"{name}_high": high}
+    for name in ("worst_bits", "label_flips", "pool_flips"):
+        given = [probe[name] for probe in probes if probe[name] is not None]
+        found[name] = math.fsum(given) / len(given) if given else None
+    return found | {"worst_layer": worst}
 
 
 @torch.inference_mode()
@@ -209,9 +228,7 @@ def _last_convolution(network: nn.Module, x: Tensor) -> str:
     return called[-1]
 
 
-def _where_image(bits: Tensor, x: Tensor) -> float | None:
-    """Return the mean of bits (1, classes, D, H, W) or (D, classes, H, W) over the voxels where x is not 0."""
+def where_image(bits: Tensor, x: Tensor) -> float:
+    """Return the mean of bits (1, classes, D, H, W) or (D, classes, H, W) where x is not 0; NaN where it is nowhere."""
     by_class = bits[0] if bits.ndim == 5 else bits.movedim(1, 0)
-    values = by_class[:, x[0, 0] != 0]
-    found = float(values.nanmean())
-    return found if found == found else None
+    return float(by_class[:, x[0, 0] != 0].nanmean())

@@ -20,7 +20,8 @@ ABOUT = (
     "of the same network, those that the NaN kernels made, over all test subjects. ms: median of forwards of all timed "
     "parts, stock timed before, between and after; format, stock_format: of the weights, the faster of two. "
     "peak_bytes: by which the process grew within one forward of one part. bits: significant bits of the logits, mean "
-    "over elements, emulated, mode random, of one part; bits_where_image: over voxels where the image is not 0. "
+    "over elements and probed inputs (95 % bootstrap over these), emulated, mode random; bits_where_image: over voxels "
+    "where the image is not 0. worst_layer: of the fewest bits in most of the inputs; worst_bits: mean over them. "
     "label_flips, pool_flips: share of labels, and of indices of the pools, that differ from the IEEE run. dice: mean "
     "of the foreground classes and subjects, 95 % bootstrap over subjects; difference: against stock, paired."
 )
@@ -44,7 +45,11 @@ class Config:
 
 
 def right(name: str, config: Config, trained: Trained, say: Say) -> Tables:
-    """Return the tables `rows` (accuracy, size, digits), `dice` by subject and class, `layers` with their bits."""
+    """Return the table `rows` of accuracy, size and digits, and what these are means of.
+
+    Returns:
+        `rows`; `dice` by subject and class, `bits` by probed input, `layers` by input and layer.
+    """
     which, task = entry(name), config.learning.task
     with threads(config.threads[0]):
         network, stock = trained.computing(which), trained.network(entry(STOCK).family)
@@ -53,13 +58,19 @@ def right(name: str, config: Config, trained: Trained, say: Say) -> Tables:
         theirs = scores if which.name == STOCK else measures.scored(stock, task)[0]
         found: Row = {
             "network": which.name, **measures.accuracy(scores, theirs),
-            **measures.size(trained.shaped(which), tuple(task.probed().shape)), **made,
+            **measures.size(trained.shaped(which), tuple(task.timed()[0].shape)), **made,
         }  # fmt: skip
         layers: list[Row] = []
+        bits: list[Row] = []
         if not which.unprobed:
             say(f"{which.name}: {config.samples} perturbed runs")
-            cells, layers = measures.digits(network, task.probed(), config.samples)
-            found |= cells
+            probes = []
+            for i, x in enumerate(task.probed()):
+                cells, each = measures.digits(network, x, config.samples)
+                probes.append(cells)
+                layers += [{"input": i, **layer} for layer in each]
+            found |= measures.summed_up(probes)
+            bits = [{"network": which.name, "input": i, **cells} for i, cells in enumerate(probes)]
     subjects = [subject for subject, _ in task.subjects()]
     return {
         "rows": [found | {"no_bits": which.unprobed}],
@@ -68,6 +79,7 @@ def right(name: str, config: Config, trained: Trained, say: Say) -> Tables:
             for subject, values in zip(subjects, scores, strict=True)
             for label, value in zip(task.classes, values, strict=True)
         ],
+        "bits": bits,
         "layers": [{"network": which.name, **layer} for layer in layers],
     }  # fmt: skip
 

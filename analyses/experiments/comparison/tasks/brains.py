@@ -86,10 +86,13 @@ class BrainStacks:
         step = len(stacks) / self.timed_stacks
         return [stacks[int((k + 0.5) * step)][0] for k in range(self.timed_stacks)]
 
-    def probed(self) -> Tensor:
-        """Return the stack in the middle of the first test subject."""
-        stacks = self._stacks(self.test[0])
-        return stacks[len(stacks) // 2][0]
+    def probed(self) -> list[Tensor]:
+        """Return of each test subject the stack in the middle, the middle half of its height, all of its width."""
+        found, height = [], self.box[1]
+        for name in self.test:
+            stacks = self._stacks(name)
+            found.append(stacks[len(stacks) // 2][0][..., height // 4 : height - height // 4, :].contiguous())
+        return found
 
     def plain(self, features: tuple[int, ...], downsampling: str = "pool", norm: str = "batch") -> nn.Module:
         channels = 2 * self.context + 1

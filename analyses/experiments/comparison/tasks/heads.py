@@ -26,7 +26,7 @@ class SyntheticHeads:
     Args:
         heads: How they look.
         learnt, unseen: How many.
-        probed_size: Voxels an axis of the head that the emulator sees.
+        probed_size: Voxels an axis of the heads that the emulator sees; probes: how many.
         batch_size: Heads a step.
     """
 
@@ -34,6 +34,7 @@ class SyntheticHeads:
     learnt: int = 24
     unseen: int = 8
     probed_size: int = 16
+    probes: int = 4
     batch_size: int = 1
     name: str = field(default="synthetic heads", init=False)
     classes: tuple[str, ...] = field(default=("background", "shell", "inner ellipsoid", "spheres"), init=False)
@@ -65,8 +66,8 @@ class SyntheticHeads:
     def timed(self) -> list[Tensor]:
         return [loaded(self.heads, UNSEEN, self.unseen)[0][:1]]
 
-    def probed(self) -> Tensor:
-        return head(replace(self.heads, size=self.probed_size), UNSEEN, 0)[0][None]
+    def probed(self) -> list[Tensor]:
+        return [head(replace(self.heads, size=self.probed_size), UNSEEN, i)[0][None] for i in range(self.probes)]
 
     def plain(self, features: tuple[int, ...], downsampling: str = "pool", norm: str = "batch") -> nn.Module:
         return PlainUNet(3, 1, CLASSES, features, downsampling=downsampling, norm=norm)

@@ -40,8 +40,8 @@ class Task(Protocol):
     def timed(self) -> list[Tensor]:
         """Return the parts of one subject, (1, 1, D, H, W) each, whose forwards are timed together."""
 
-    def probed(self) -> Tensor:
-        """Return what the emulator sees, (1, 1, D, H, W)."""
+    def probed(self) -> list[Tensor]:
+        """Return what the emulator sees, (1, 1, D, H, W) each."""
 
     def plain(self, features: tuple[int, ...], downsampling: str = "pool", norm: str = "batch") -> nn.Module:
         """Return nnU-Net's plain U-Net for this task, which takes x and returns logits (N, classes, D, H, W).
