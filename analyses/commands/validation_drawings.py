@@ -13,7 +13,7 @@ from analyses.figures.validation import draw, draw_digits
 from analyses.figures.validation_tables import markdown
 from analyses.results_files import page, texts
 from analyses.validation import summary
-from analyses.validation.agreement import confusion_of
+from analyses.validation.agreement import agreement_of
 from analyses.validation.calibration import held_out
 from analyses.validation.study import DIGITS
 from mcaprobe.errors import InputError
@@ -61,7 +61,7 @@ def _agreement(rows: Rows) -> list[dict[str, str]]:
     scores = ("dice", "precision", "recall", "mcc", "chance_dice")
     return texts([
         {"layer": row["layer"], "subject": row["subject"], "tensor": f"output ({row['operator']})",
-         "criterion": row["criterion"]} | {name: getattr(confusion_of(row), name) for name in scores}
+         "criterion": row["criterion"]} | {name: getattr(agreement_of(row), name) for name in scores}
         for row in rows
     ])  # fmt: skip
 

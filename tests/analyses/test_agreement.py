@@ -11,7 +11,7 @@ import nanops
 from analyses.validation import summary
 from analyses.validation.agreement import (
     EDGES,
-    confusion_of,
+    agreement_of,
     layer_rows,
     place_rows,
     signed_distance,
@@ -184,6 +184,6 @@ def test_places_of_all_subjects_together():
     place = {"low": "-8", "high": "-2", "zone": "background"}
     found = list(summary.places([row("a", "x", 1, 2, 3) | place, row("b", "x", 1, 2, 3) | place]))
     assert len(found) == 1 and found[0]["subjects"] == 2
-    assert confusion_of(found[0]).predicted == 4
+    assert agreement_of(found[0]).a == 4
 
 
