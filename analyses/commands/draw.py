@@ -4,12 +4,13 @@ import argparse
 import csv
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses.commands.validation_drawings import calibrations, validations
+from analyses.commands.validation_drawings import drawn
 from analyses.experiments.counting import WHOLE
 from analyses.experiments.ways import EVERYTHING
 from analyses.figures import against_paper, brains, compare, formats, thresholds, timing, tolerances
@@ -171,6 +172,6 @@ DRAWINGS: dict[str, Callable[[Path], Iterator[tuple[Path, Any]]]] = {
     "compare": _compare,
     "conservative": _brains("conservative", "conservative NaNs", "conservative NaNs"),
     "aggressive": _brains("aggressive", "aggressive and hybrid NaNs", "aggressive NaNs"),
-    "validation": validations,
-    "calibration": calibrations,
+    "validation": partial(drawn, command="validate"),
+    "calibration": partial(drawn, command="calibrate"),
 }
