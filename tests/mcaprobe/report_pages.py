@@ -2,13 +2,14 @@
 
 import base64
 import json
-import zlib
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from PIL import Image
 
 import mcaprobe
 from mcaprobe.__main__ import main
@@ -110,18 +111,10 @@ class Page(HTMLParser):
 
 
 def decoded(png: str) -> np.ndarray:
-    """Return the indices or grey levels of an 8-bit PNG in base64 whose lines have the filter 0."""
-    content = base64.b64decode(png)
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    at, packed, width, height = 8, b"", 0, 0
-    while at < len(content):
-        size, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
-        chunk = content[at + 8 : at + 8 + size]
-        assert zlib.crc32(kind + chunk) == int.from_bytes(content[at + 8 + size : at + 12 + size], "big")
-        if kind == b"IHDR":
-            width, height = (int.from_bytes(chunk[i : i + 4], "big") for i in (0, 4))
-        packed += chunk if kind == b"IDAT" else b""
-        at += 12 + size
-    lines = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, width + 1)
-    assert not lines[:, 0].any()
-    return lines[:, 1:]
+    """Return the indices or grey levels of a PNG in base64."""
+    return np.asarray(picture_of(png))
+
+
+def picture_of(png: str) -> Image.Image:
+    """Return the picture of a PNG in base64."""
+    return Image.open(BytesIO(base64.b64decode(png)), formats=["PNG"])
