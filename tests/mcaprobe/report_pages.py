@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from PIL import Image
 
 import mcaprobe
 from mcaprobe.__main__ import main
 from mcaprobe.maps import save_volumes
+from tests.mcaprobe.small_head import write_head
 from tests.mcaprobe.small_models import HERE
 
 SLICES = (7, 9, 11)
@@ -29,9 +29,7 @@ ROWS = {
 
 def make_everything(folder: Path) -> dict[str, list[Path]]:
     """Make three slices of one head with masks of two of them, NaN maps of one layer, and rows; return their paths."""
-    head = np.zeros((20, 24, 18), np.float32)
-    head[4:16, 5:19, 3:15] = np.random.default_rng(1).uniform(50, 100, (12, 14, 12))
-    nib.save(nib.Nifti1Image(head, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "head.nii.gz")
+    write_head(folder / "head.nii.gz")
     runs, masks = [], []
     for number in SLICES:
         run = folder / f"slice{number}"
