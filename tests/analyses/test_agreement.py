@@ -12,6 +12,7 @@ from analyses.validation import summary
 from analyses.validation.agreement import (
     EDGES,
     agreement_of,
+    counts,
     layer_rows,
     place_rows,
     signed_distance,
@@ -21,6 +22,7 @@ from analyses.validation.agreement import (
 from analyses.validation.instability import LayerMasks, Sampling, layer_masks
 from analyses.validation.nans import nans_of, several
 from analyses.validation.study import total
+from mcaprobe.agreement import Agreement
 from tests.nanops.nets import Functional, Modules, image, seeded
 
 
@@ -178,6 +180,13 @@ def test_the_ceiling_of_the_precision_never_exceeds_one():
     assert few["precision_with_never_seen"] == pytest.approx((80 + 1.8) / 100)
     many = next(summary.windows([base | {"predicted_once": "60", "predicted_twice": "9"}]))
     assert many["precision_with_never_seen"] == 1
+
+
+def test_the_cells_of_counts_are_read_as_they_were_written():
+    found = Agreement(a=4, b=2, both=1, elements=9)
+    cells = counts(found)
+    assert cells == {"elements": 9, "predicted": 4, "true": 2, "both": 1}
+    assert agreement_of(cells) == agreement_of({name: str(value) for name, value in cells.items()}) == found
 
 
 def test_places_of_all_subjects_together():
