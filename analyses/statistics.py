@@ -1,4 +1,4 @@
-"""How sure is a mean over few subjects, and is one method no worse than another?"""
+"""How sure is a mean over few subjects, is one method no worse than another, and how many units were never seen?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,3 +69,15 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
         corrected[i] = largest
     return [float(value) for value in corrected]
+
+
+def never_seen(once: int, twice: int, samples: int) -> float:
+    """Return how many units at least were not seen in any sample, though they can be (Chao 1987, incidence data).
+
+    Args:
+        once, twice: Units that were seen in exactly one, exactly two of the samples.
+    """
+    share = (samples - 1) / samples
+    if twice:
+        return share * once**2 / (2 * twice)
+    return share * once * (once - 1) / 2

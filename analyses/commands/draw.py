@@ -4,16 +4,17 @@ import argparse
 import csv
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses.commands.validation_drawings import calibrations, validations
+from analyses.commands.validation_drawings import drawn
 from analyses.experiments.comparison.learnings import LEARNINGS
 from analyses.experiments.counting import WHOLE
 from analyses.experiments.ways import EVERYTHING
-from analyses.figures import against_paper, brains, compare, formats, thresholds, timing, tolerances
+from analyses.figures import against_paper, brains, compare, formats, sizes, thresholds, timing, tolerances
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
 from analyses.results_files import page, suffix_of, write_table, write_text
@@ -171,14 +172,20 @@ def _compare(folder: Path) -> Iterator[tuple[Path, Any]]:
         yield folder / f"compare_{task}.md", page(title, f"compare_rows_{task}.csv", lines)
 
 
+def _sizes(folder: Path) -> Iterator[tuple[Path, Any]]:
+    title = "What the papers of the other systems say of size, and what their descriptions give"
+    yield folder / "sizes.md", page(title, "sizes_rows.csv", sizes.markdown(read(folder, "sizes_rows")))
+
+
 DRAWINGS: dict[str, Callable[[Path], Iterator[tuple[Path, Any]]]] = {
     "mnist": _mnist,
     "xception": _xception,
     "precision": _precision,
     "timing": _timing,
     "compare": _compare,
+    "sizes": _sizes,
     "conservative": _brains("conservative", "conservative NaNs", "conservative NaNs"),
     "aggressive": _brains("aggressive", "aggressive and hybrid NaNs", "aggressive NaNs"),
-    "validation": validations,
-    "calibration": calibrations,
+    "validation": partial(drawn, command="validate"),
+    "calibration": partial(drawn, command="calibrate"),
 }

@@ -13,26 +13,31 @@ from analyses.figures.validation import draw, draw_digits
 from analyses.figures.validation_tables import markdown
 from analyses.results_files import page, texts
 from analyses.validation import summary
-from analyses.validation.agreement import confusion_of
+from analyses.validation.agreement import agreement_of
 from analyses.validation.calibration import held_out
 from analyses.validation.study import DIGITS
 from mcaprobe.errors import InputError
 
 Rows = Sequence[Mapping[str, str]]
 Made = Figure | str | list[dict[str, str]]
+PREFIXES = {"validate": "validation", "calibrate": "calibration"}  # of the names of results, by command
 SUMMARIES = ("layers", "windows", "places")
 
 
-def validations(folder: Path) -> Iterator[tuple[Path, Made]]:
-    """Yield what is made of the rows of each `validate` in a folder; InputError where there is none."""
-    for name in _names(folder, "validation", "validate"):
-        yield from validation(folder, name)
+def drawn(folder: Path, command: str, name: str | None = None) -> Iterator[tuple[Path, Made]]:
+    """Yield path and content of what is made of the rows of a command.
+
+    Args:
+        name: Of its results; None: all that are in the folder, InputError where there are none.
+    """
+    prefix, make = PREFIXES[command], {"validate": _validation, "calibrate": _calibration}[command]
+    for each in _names(folder, prefix, command) if name is None else [name]:
+        stem = folder / f"{prefix}_{each}"
+        yield from make(stem, each, json.loads(stem.with_suffix(".json").read_text()))
 
 
-def validation(folder: Path, name: str) -> Iterator[tuple[Path, Made]]:
+def _validation(stem: Path, name: str, about: Mapping[str, Any]) -> Iterator[tuple[Path, Made]]:
     """Yield path and content: summaries and rows for the report as tables, the page, the figures."""
-    stem = folder / f"validation_{name}"
-    about = json.loads(stem.with_suffix(".json").read_text())
     raw = {table: rows_of(stem, table) for table in (*SUMMARIES, "networks", DIGITS)}
     made: dict[str, list[dict[str, str]]] = {
         "layers": texts(list(summary.layers(raw["layers"]))), "windows": texts(list(summary.windows(raw["windows"]))),
@@ -47,7 +52,7 @@ def validation(folder: Path, name: str) -> Iterator[tuple[Path, Made]]:
     yield _named(stem, "skipped.csv"), _skipped(raw["networks"], about["plan"]["threshold"])
     lines = markdown(made["layers"], made["windows"], raw["networks"], raw[DIGITS])
     title = f"Do the NaNs land where the digits are lost? {name}"
-    yield stem.with_suffix(".md"), page(title, f"validation_{name}_layers_summary.csv", lines)
+    yield stem.with_suffix(".md"), page(title, f"{stem.name}_layers_summary.csv", lines)
     words = validation_words(about)
     places = [row for row in made["places"] if row["criterion"] == main]
     yield stem.with_suffix(".png"), draw(made["windows"], made["layers"], places, words)
@@ -61,7 +66,7 @@ def _agreement(rows: Rows) -> list[dict[str, str]]:
     scores = ("dice", "precision", "recall", "mcc", "chance_dice")
     return texts([
         {"layer": row["layer"], "subject": row["subject"], "tensor": f"output ({row['operator']})",
-         "criterion": row["criterion"]} | {name: getattr(confusion_of(row), name) for name in scores}
+         "criterion": row["criterion"]} | {name: getattr(agreement_of(row), name) for name in scores}
         for row in rows
     ])  # fmt: skip
 
@@ -80,23 +85,15 @@ def _skipped(rows: Rows, threshold: float) -> list[dict[str, str]]:
     )])  # fmt: skip
 
 
-def calibrations(folder: Path) -> Iterator[tuple[Path, Made]]:
-    """Yield what is made of the rows of each `calibrate` in a folder; InputError where there is none."""
-    for name in _names(folder, "calibration", "calibrate"):
-        yield from calibration(folder, name)
-
-
-def calibration(folder: Path, name: str) -> Iterator[tuple[Path, Made]]:
+def _calibration(stem: Path, name: str, about: Mapping[str, Any]) -> Iterator[tuple[Path, Made]]:
     """Yield path and content: what held-out subjects say (of two or more), the page and the figure."""
-    stem = folder / f"calibration_{name}"
-    about = json.loads(stem.with_suffix(".json").read_text())
     sweep, areas = rows_of(stem, "sweep"), rows_of(stem, "areas")
     judged = texts(list(held_out(sweep)))
     if judged:
         yield _named(stem, "held_out.csv"), judged
     title = f"A tolerance of ties from measurement: {name}"
     lines = calibrated.markdown(sweep, areas, judged)
-    yield stem.with_suffix(".md"), page(title, f"calibration_{name}_sweep.csv", lines)
+    yield stem.with_suffix(".md"), page(title, f"{stem.name}_sweep.csv", lines)
     yield stem.with_suffix(".png"), calibrated.draw(sweep, counted(about, about["sampling"]["samples"]))
 
 

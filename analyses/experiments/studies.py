@@ -11,7 +11,16 @@ from torch import nn
 from analyses import trained
 from analyses.benchmarks.config import cores
 from analyses.brains import TEST, Brain, load_brain
-from analyses.experiments import classification, denoising, goals, profiling, segmentation, spared_work, wall_clock
+from analyses.experiments import (
+    classification,
+    denoising,
+    goals,
+    profiling,
+    segmentation,
+    sizes,
+    spared_work,
+    wall_clock,
+)
 from analyses.experiments.comparison import learnings as comparison_tasks
 from analyses.experiments.comparison import networks as comparison
 from analyses.experiments.comparison import rows as comparison_rows
@@ -124,6 +133,11 @@ def timing(options: Options) -> Iterator[Part]:
         yield from _timed(f"{filters} filters, {how}", filters, network, path, options)
 
 
+def sizes_of_papers(options: Options) -> Iterator[Part]:
+    """Yield the one part of the figures about size of the other systems' papers."""
+    yield Part("sizes", {}, None, lambda say: sizes.run())
+
+
 def learning_of(options: Options) -> comparison.Learning:
     """Return the training that `compare` asks for."""
     learning = comparison_tasks.LEARNINGS[options.task]
@@ -208,6 +222,7 @@ SUMMARIES: dict[str, Callable[[Tables], Tables]] = {"timing": goals.summary}
 STUDIES: dict[str, Callable[[Options], Iterator[Part]]] = {
     "conservative": conservative, "aggressive": aggressive, "mnist": mnist, "xception": xception,
     "precision": precision, "timing": timing, "compare": compare,
+    "sizes": sizes_of_papers,
 }  # fmt: skip
 
 

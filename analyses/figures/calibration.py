@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.confusion import Confusion
 from analyses.results_files import table
-from analyses.validation.agreement import confusion_of
+from analyses.validation.agreement import agreement_of
+from mcaprobe.agreement import Agreement
 from nanops import PAPER
 
 Rows = Sequence[Mapping[str, str]]
@@ -44,23 +44,23 @@ def draw(rows: Rows, footer: str) -> Figure:
     return figure
 
 
-def _points(rows: Rows, kind: str, max_ties: str = "1") -> list[tuple[float, Confusion]]:
+def _points(rows: Rows, kind: str, max_ties: str = "1") -> list[tuple[float, Agreement]]:
     """Return tolerance and counts of all subjects together, in the order of the tolerances."""
-    found: dict[float, Confusion] = {}
+    found: dict[float, Agreement] = {}
     for row in rows:
         if (row["kind"], row["max_ties"]) == (kind, max_ties):
             value = float(row["value"])
-            found[value] = found.get(value, Confusion()) + confusion_of(row)
+            found[value] = found.get(value, Agreement()) + agreement_of(row)
     return sorted(found.items())
 
 
-def _paper(rows: Rows) -> Confusion:
+def _paper(rows: Rows) -> Agreement:
     return next(c for value, c in _points(rows, PAPER.kind) if abs(value - PAPER.value) < 1e-9 * PAPER.value)
 
 
-def _rates(c: Confusion) -> tuple[float, float]:
-    stable = c.elements - c.true
-    return (c.predicted - c.both) / stable if stable else 0.0, c.recall or 0.0
+def _rates(c: Agreement) -> tuple[float, float]:
+    stable = c.elements - c.b
+    return (c.a - c.both) / stable if stable else 0.0, c.recall or 0.0
 
 
 def _roc(axis: Axes, rows: Rows) -> None:

@@ -7,6 +7,7 @@ arises in it; the twin is its nearest relative in which conservative and aggress
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -173,6 +174,30 @@ class PlainUNet(nn.Module):
             x = self.decoder[i](torch.cat([self.up[i](x, *places[i]), skips[i]], dim=1))
             stages.insert(0, x)
         return stages
+
+
+class HeadedUNet(PlainUNet):
+    """A `PlainUNet` with a head at each stage of the way up, as nnU-Net has them; it returns the logits of all.
+
+    Args:
+        options: As of `PlainUNet`.
+    """
+
+    def __init__(
+        self, dims: int, channels: int, classes: int, features: Sequence[int] = FEATURES, **options: Any
+    ) -> None:
+        super().__init__(dims, channels, classes, features, **options)
+        self.heads = nn.ModuleList(CONV[dims](width, classes, 1, bias=False) for width in features[1:-1])
+
+    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
+        """Return logits (N, classes, *size) of each stage, from the resolution of the input down.
+
+        Raises:
+            InputError: as `PlainUNet`.
+        """
+        self.check(x)
+        stages = self.decoded(x)
+        return [head(stage) for head, stage in zip([self.classifier, *self.heads], stages, strict=False)]
 
 
 def steps_of(dims: int, strides: Sequence[Size]) -> list[tuple[int, ...]]:

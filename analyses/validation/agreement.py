@@ -15,15 +15,16 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from analyses.confusion import Confusion
 from analyses.experiments.counting import Row
 from analyses.validation.instability import LayerMasks, changes
 from analyses.validation.nans import INDICES, NaNs
+from mcaprobe.agreement import Agreement
 from mcaprobe.result import Result
 
 # Voxels from the edge of the brain's mask, negative outside.
 EDGES = (-inf, -64, -32, -16, -8, -2, 2, 8, 16, inf)
 BOUNDARY = 2
+SCORES = ("dice", "iou", "precision", "recall", "mcc", "chance_dice", "chance_precision")
 
 
 def layer_rows(about: Row, layer: LayerMasks, nan: Tensor) -> Iterator[Row]:
@@ -32,18 +33,23 @@ def layer_rows(about: Row, layer: LayerMasks, nan: Tensor) -> Iterator[Row]:
     for criterion, truth in layer.unstable.items():
         yield about | {
             "layer": layer.name, "operator": layer.operator, "criterion": criterion,
-            **counts(Confusion.of(nan, truth)), "undefined": int(layer.undefined.sum()), "predicted_undefined": silent,
+            **counts(Agreement.of(nan, truth)), "undefined": int(layer.undefined.sum()), "predicted_undefined": silent,
         }  # fmt: skip
 
 
-def counts(found: Confusion) -> Row:
-    """Return the four counts as cells."""
-    return {"elements": found.elements, "predicted": found.predicted, "true": found.true, "both": found.both}
+def counts(found: Agreement) -> Row:
+    """Return the four counts as cells; A is the prediction, B the truth."""
+    return {"elements": found.elements, "predicted": found.a, "true": found.b, "both": found.both}
 
 
-def confusion_of(row: Mapping[str, object]) -> Confusion:
+def scores(found: Agreement) -> Row:
+    """Return the ratios of the counts as cells."""
+    return {name: getattr(found, name) for name in SCORES}
+
+
+def agreement_of(row: Mapping[str, object]) -> Agreement:
     """Return the counts of a row, as text or as numbers."""
-    return Confusion(*(int(str(row[name])) for name in ("both", "predicted", "true", "elements")))
+    return Agreement(*(int(str(row[name])) for name in ("predicted", "true", "both", "elements")))
 
 
 def window_rows(about: Row, run: Result, found: NaNs, least: int = 1) -> Iterator[Row]:
@@ -57,7 +63,7 @@ def window_rows(about: Row, run: Result, found: NaNs, least: int = 1) -> Iterato
         hit = moved[ambiguous]
         yield about | {
             "layer": name.removesuffix(INDICES), "samples": run.samples, "least": least,
-            **counts(Confusion.of(ambiguous, moved >= least)),
+            **counts(Agreement.of(ambiguous, moved >= least)),
             "predicted_once": int((hit == 1).sum()), "predicted_twice": int((hit == 2).sum()),
             "flips": int(moved.sum()), "predicted_flips": int(hit.sum()),
         }  # fmt: skip
@@ -90,7 +96,7 @@ def place_rows(
         if not band.any():
             continue
         for criterion, truth in layer.unstable.items():
-            found = Confusion.of(nan.flatten(-2)[..., band], truth.flatten(-2)[..., band])
+            found = Agreement.of(nan.flatten(-2)[..., band], truth.flatten(-2)[..., band])
             yield about | {
                 "layer": layer.name, "criterion": criterion, "low": low, "high": high, "zone": zone(low, high),
                 **counts(found),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from analyses.experiments.counting import Row
-from analyses.validation.agreement import confusion_of
+from analyses.validation.agreement import agreement_of
 from analyses.validation.sweep import best
 from nanops import PAPER, Tolerance
 
@@ -57,7 +57,7 @@ def _judged(rows: Rows, tolerance: Tolerance, max_ties: int) -> Row:
         if row["kind"] == tolerance.kind and int(row["max_ties"]) == max_ties
         and abs(float(row["value"]) - tolerance.value) <= 1e-9 * tolerance.value
     )  # fmt: skip
-    found = confusion_of(row)
+    found = agreement_of(row)
     return {
         "kind": tolerance.kind, "value": tolerance.value, "max_ties": max_ties,
         "mcc": found.mcc, "dice": found.dice, "precision": found.precision, "recall": found.recall,

@@ -53,6 +53,9 @@ def nans_of(converted: nn.Module, x: Tensor, layers: Iterable[str]) -> NaNs:
         values = found.masks.get(base, found.masks.get(f"{base}.0"))
         if values is not None:
             windows |= values
+    # Two forwards on purpose. While the recorder sees every call, nanops runs no layer in one piece (its
+    # conversion/leaves.py) and settles what waits at each hook: another way than that of a network in use. Output and
+    # skipped work are those of a forward with nothing of ours around it but the counters.
     with nanops.count_skipped(converted) as found.skipped:
         found.output = converted(x)
     return found

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from analyses.confusion import Confusion, never_seen
 from analyses.experiments.counting import Row
-from analyses.statistics import bootstrap_interval
-from analyses.validation.agreement import confusion_of
+from analyses.statistics import bootstrap_interval, never_seen
+from analyses.validation.agreement import SCORES, agreement_of, counts, scores
+from mcaprobe.agreement import Agreement
 
 Rows = Sequence[Mapping[str, str]]
-SCORES = ("dice", "iou", "precision", "recall", "mcc", "chance_dice", "chance_precision")
 GROUPS: dict[str, tuple[str, ...]] = {
     "unpooling outputs": ("MaxUnpool2d", "max_unpool2d"),
     "pooling outputs": ("MaxPool2d", "max_pool2d"),
@@ -26,7 +25,7 @@ def layers(rows: Rows) -> Iterator[Row]:
     for part in _parts(rows, keys):
         about = {key: part[0][key] for key in keys}
         for name, members in (*_groups(part), *_by(part, "layer").items()):
-            yield about | {"layer": name} | over_subjects(members, confusion_of) | _thrown_away(members)
+            yield about | {"layer": name} | over_subjects(members, agreement_of) | _thrown_away(members)
 
 
 def _groups(rows: Rows) -> Iterator[tuple[str, Rows]]:
@@ -56,7 +55,7 @@ def windows(rows: Rows) -> Iterator[Row]:
     """
     for part in _parts(rows, ("method",)):
         for name, members in ((ALL, part), *_by(part, "layer").items()):
-            found = over_subjects(members, confusion_of)
+            found = over_subjects(members, agreement_of)
             nan, both, once, twice, flips, caught = (
                 sum(int(row[key]) for row in members)
                 for key in ("predicted", "both", "predicted_once", "predicted_twice", "flips", "predicted_flips")
@@ -71,19 +70,17 @@ def places(rows: Rows) -> Iterator[Row]:
     """Yield a row for each method, criterion, layer and band of distances, its elements of all subjects together."""
     for part in _parts(rows, ("method", "criterion", "layer", "low", "high", "zone")):
         about = {key: part[0][key] for key in ("method", "criterion", "layer", "low", "high", "zone")}
-        found = _sum(confusion_of(row) for row in part)
-        yield about | {"subjects": len({row["subject"] for row in part})} | found.columns
+        found = _sum(agreement_of(row) for row in part)
+        yield about | {"subjects": len({row["subject"] for row in part})} | counts(found) | scores(found)
 
 
-def over_subjects(rows: Rows, read: Callable[[Mapping[str, str]], Confusion]) -> Row:
+def over_subjects(rows: Rows, read: Callable[[Mapping[str, str]], Agreement]) -> Row:
     """Return the scores of the subjects, each from the sum of its own counts: mean, and 95 % bootstrap interval.
 
     A subject whose score has nothing below it is left out of that score, and counted.
     """
     each = [_sum(map(read, members)) for members in _by(rows, "subject").values()]
-    cells: Row = {"subjects": len(each)} | {
-        name: sum(getattr(c, name) for c in each) for name in ("elements", "predicted", "true", "both")
-    }
+    cells: Row = {"subjects": len(each)} | counts(_sum(each))
     for score in SCORES:
         values = [value for c in each if (value := getattr(c, score)) is not None]
         cells[score] = sum(values) / len(values) if values else None
@@ -93,8 +90,8 @@ def over_subjects(rows: Rows, read: Callable[[Mapping[str, str]], Confusion]) ->
     return cells | {"subjects_with_dice": sum(c.dice is not None for c in each)}
 
 
-def _sum(counts: Iterable[Confusion]) -> Confusion:
-    return sum(counts, Confusion())
+def _sum(found: Iterable[Agreement]) -> Agreement:
+    return sum(found, Agreement())
 
 
 def _by(rows: Rows, column: str) -> dict[str, list[Mapping[str, str]]]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from analyses.confusion import Confusion
 from analyses.experiments.counting import Row
-from analyses.validation.agreement import counts
+from analyses.validation.agreement import agreement_of, counts
 from analyses.validation.gaps import KINDS, Pooling
+from mcaprobe.agreement import Agreement
 from nanops import Tolerance
 
 # `absolute` compares with <, the others with <=; 0 ulps are exact ties.
@@ -47,7 +47,7 @@ def rows(about: Row, pooling: Pooling, changed: Tensor) -> Iterator[Row]:
             continue
         gaps = pooling.gaps(kind, most)
         for amount in AMOUNTS[kind]:
-            found = Confusion.of(ambiguous(gaps, Tolerance(kind, amount)), changed)
+            found = Agreement.of(ambiguous(gaps, Tolerance(kind, amount)), changed)
             yield about | {"layer": pooling.layer, "kind": kind, "value": amount, "max_ties": most, **counts(found)}
 
 
@@ -84,7 +84,7 @@ def best(rows: Sequence[Mapping[str, object]], kind: str | None = None) -> tuple
         if kind is not None and row["kind"] != kind:
             continue
         key = str(row["kind"]), float(str(row["value"])), int(str(row["max_ties"]))
-        value = Confusion(*(int(str(row[name])) for name in ("both", "predicted", "true", "elements"))).mcc
+        value = agreement_of(row).mcc
         # Nothing or everything is called ambiguous: no better than chance.
         scores.setdefault(key, []).append(0.0 if value is None else value)
     if not any(any(values) for values in scores.values()):

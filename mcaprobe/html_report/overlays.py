@@ -79,7 +79,6 @@ class AgreementRow:
     slice: str
     unstable: str
     nan: str
-    positions: int
     counts: Agreement
 
 
@@ -175,5 +174,5 @@ def agreement_rows(groups: Sequence[Group], overlays: Overlays) -> list[Agreemen
                     for two in (source for source in nans if source.key in found):
                         unstable, lost = (torch.from_numpy(found[source.key] > 0) for source in (one, two))
                         counts = Agreement.of(lost, unstable)
-                        rows.append(AgreementRow(name, run.label, one.name, two.name, unstable.numel(), counts))
+                        rows.append(AgreementRow(name, run.label, one.name, two.name, counts))
     return rows

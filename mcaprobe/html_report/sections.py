@@ -86,7 +86,7 @@ def _agreement_table(rows: Sequence[AgreementRow]) -> Html:
         counts = row.counts
         ratios = (_ratio(value) for value in (counts.dice, counts.precision, counts.recall))
         names = [row.unstable, row.nan] if named else []
-        lines.append([row.layer, row.slice, *names, row.positions, counts.both, counts.a - counts.both,
+        lines.append([row.layer, row.slice, *names, counts.elements, counts.both, counts.a - counts.both,
                       counts.b - counts.both, *ratios])  # fmt: skip
     return sortable(heads, lines, AGREEMENT)
 

@@ -11,7 +11,8 @@ import nanops
 from analyses.validation import summary
 from analyses.validation.agreement import (
     EDGES,
-    confusion_of,
+    agreement_of,
+    counts,
     layer_rows,
     place_rows,
     signed_distance,
@@ -21,6 +22,7 @@ from analyses.validation.agreement import (
 from analyses.validation.instability import LayerMasks, Sampling, layer_masks
 from analyses.validation.nans import nans_of, several
 from analyses.validation.study import total
+from mcaprobe.agreement import Agreement
 from tests.nanops.nets import Functional, Modules, image, seeded
 
 
@@ -180,10 +182,17 @@ def test_the_ceiling_of_the_precision_never_exceeds_one():
     assert many["precision_with_never_seen"] == 1
 
 
+def test_the_cells_of_counts_are_read_as_they_were_written():
+    found = Agreement(a=4, b=2, both=1, elements=9)
+    cells = counts(found)
+    assert cells == {"elements": 9, "predicted": 4, "true": 2, "both": 1}
+    assert agreement_of(cells) == agreement_of({name: str(value) for name, value in cells.items()}) == found
+
+
 def test_places_of_all_subjects_together():
     place = {"low": "-8", "high": "-2", "zone": "background"}
     found = list(summary.places([row("a", "x", 1, 2, 3) | place, row("b", "x", 1, 2, 3) | place]))
     assert len(found) == 1 and found[0]["subjects"] == 2
-    assert confusion_of(found[0]).predicted == 4
+    assert agreement_of(found[0]).a == 4
 
 

@@ -12,34 +12,15 @@ from analyses.compress.counting import LayerCost, costs, paper_flops, parameters
 from analyses.compress.dsff import Masks, Schedule
 from analyses.compress.gathered import gathered
 from analyses.models.e2enet import FUSION, E2ENet
-from analyses.models.nnunet import PlainUNet
+from analyses.models.nnunet import HeadedUNet
 from mcaprobe.errors import InputError
 
 FINEST = "nodes.x0_*.units.*.conv.weight"  # its fusion convolutions have 48 channels
 
 
-class Supervised(nn.Module):
-    """nnU-Net as published: with a head for each stage of the decoder."""
-
-    def __init__(self, channels: int, classes: int, **options: object) -> None:
-        super().__init__()
-        self.network = PlainUNet(3, channels, classes, **options)  # type: ignore[arg-type]
-        widths = [stage[-1].conv.out_channels for stage in self.network.decoder]  # type: ignore[index]
-        self.heads = nn.ModuleList(nn.Conv3d(width, classes, 1, bias=False) for width in widths[1:])
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        seen: list[Tensor] = []
-        stages = list(self.network.decoder)[1:]
-        handles = [stage.register_forward_hook(lambda _, __, y: seen.append(y)) for stage in stages]
-        finest = self.network(x)
-        for handle in handles:
-            handle.remove()
-        return [finest, *(head(y) for head, y in zip(self.heads, reversed(seen), strict=True))]
-
-
 def network(kind: str, channels: int, classes: int) -> nn.Module:
     with torch.device("meta"):
-        return E2ENet(channels, classes) if kind == "E2ENet" else Supervised(channels, classes)
+        return E2ENet(channels, classes) if kind == "E2ENet" else HeadedUNet(3, channels, classes)
 
 
 def count(kind: str, channels: int, classes: int, sparsity: float = 0.0, size: int = 128, finest: float | None = None
@@ -71,8 +52,8 @@ def test_operations_in_the_papers_convention_are_those_of_the_specification(name
 
 # 1 for each output of the fusion's (the decoder's) convolutions gives what was published for dense networks.
 PUBLISHED = {
-    "nnU-Net AMOS": (("nnU-Net", 1, 16), "network.decoder", 1067.89),
-    "nnU-Net BraTS": (("nnU-Net", 4, 4), "network.decoder", 1076.62),
+    "nnU-Net AMOS": (("nnU-Net", 1, 16), "decoder", 1067.89),
+    "nnU-Net BraTS": (("nnU-Net", 4, 4), "decoder", 1076.62),
     "E2ENet AMOS": (("E2ENet", 1, 16), "nodes", 3069.55),
     "E2ENet BraTS": (("E2ENet", 4, 4), "nodes", 3071.78),
 }
@@ -111,7 +92,7 @@ def test_the_specifications_true_counts_of_e2enet_add_one_for_each_output(sparsi
     "build",
     [
         lambda: E2ENet(2, 3, (4, 5, 6, 7), strides=(1, (1, 2, 2), 2, 2), heads=2),
-        lambda: Supervised(2, 3, features=(3, 5, 6)),
+        lambda: HeadedUNet(3, 2, 3, (3, 5, 6)),
         lambda: nn.Sequential(nn.Conv3d(2, 4, 3, 2, dilation=2, groups=2), nn.ConvTranspose3d(4, 6, 3, 2, groups=2)),
         lambda: nn.Sequential(nn.Flatten(2), nn.Conv1d(2, 3, 3), nn.Linear(4094, 5), nn.Linear(5, 2, bias=False)),
     ],
@@ -157,7 +138,7 @@ def test_active_parameters_are_as_many_as_the_specification_says(
 def test_the_number_of_nnunets_parameters_is_that_of_the_specification() -> None:
     assert [round(parameters(network("nnU-Net", *io))[0] / 1e6, 3) for io in ((1, 16), (4, 4))] == [31.206, 31.199]
     with torch.device("meta"):
-        flat = Supervised(1, 16, strides=(1, 2, 2, 2, 2, (1, 2, 2)))
+        flat = HeadedUNet(3, 1, 16, strides=(1, 2, 2, 2, 2, (1, 2, 2)))
     assert round(parameters(flat)[0] / 1e6, 3) == 30.796
 
 

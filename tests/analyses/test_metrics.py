@@ -1,4 +1,4 @@
-"""Is Dice what its definition says, and the interval an interval of the mean?"""
+"""Is Dice what its definition says, the interval one of the mean, and the number of the unseen a lower bound?"""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from analyses.metrics import dice_of_classes, f1, psnr, ssim
-from analyses.statistics import bootstrap_interval, holm, non_inferiority
+from analyses.statistics import bootstrap_interval, holm, never_seen, non_inferiority
 from mcaprobe.errors import InputError
 
 
@@ -136,3 +136,17 @@ def test_pairs_that_cannot_be_compared_are_one_sentence() -> None:
 def test_holm_multiplies_by_what_is_left_and_never_sinks() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_what_was_never_seen_is_a_lower_bound_near_the_truth() -> None:
+    """Units that change with probability .14, as the rarest of four tied positions does, in 10 samples."""
+    g = torch.Generator().manual_seed(3)
+    seen = (torch.rand(20_000, 10, generator=g) < 0.14).sum(1)
+    missed = int((seen == 0).sum())
+    found = never_seen(int((seen == 1).sum()), int((seen == 2).sum()), 10)
+    assert found == pytest.approx(missed, rel=0.08)
+
+
+def test_without_units_seen_twice_the_bound_is_the_corrected_one() -> None:
+    assert never_seen(4, 0, 10) == pytest.approx(0.9 * 4 * 3 / 2)
+    assert never_seen(0, 0, 10) == 0

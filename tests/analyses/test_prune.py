@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from analyses.compress.baseline import CONFIGURATIONS, SupervisedUNet, baseline
+from analyses.compress.counting import costs
 from analyses.compress.prune import decide, prune
 from analyses.compress.saved import counts
 from analyses.compress.structure import Structure, follow
-from analyses.compress.work import macs
 from analyses.models.nnunet import PlainUNet
 from mcaprobe.errors import InputError
 from tests.analyses.pruning_hosts import HOSTS, Attending, Host, ResidualUNet
@@ -32,6 +32,10 @@ def pruned(network: nn.Module, removed: dict[str, list[int]], x: Tensor) -> nn.M
     smaller = copy.deepcopy(network)
     prune(smaller, removed, x)
     return smaller
+
+
+def products(network: nn.Module, x: Tensor) -> dict[str, float]:
+    return {cost.layer: cost.products for cost in costs(network, x.shape)}
 
 
 def kill(network: nn.Module, host: Host, removed: dict[str, list[int]]) -> None:
@@ -103,12 +107,12 @@ def test_outputs_alone_halve_the_work_of_a_layer_and_both_sides_quarter_it() -> 
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 3), nn.ConvTranspose2d(12, 6, 2, 2),
                             nn.Conv2d(6, 2, 1))  # fmt: skip
     x = torch.rand(2, 3, 10, 10)
-    before = macs(network, x)
+    before = products(network, x)
     assert before == {"0": 2 * 64 * 8 * 3 * 9, "2": 2 * 36 * 12 * 8 * 9, "3": 2 * 36 * 12 * 6 * 4, "4": 2 * 144 * 12}
-    outputs = macs(pruned(network, {"2": list(range(6))}, x), x)
+    outputs = products(pruned(network, {"2": list(range(6))}, x), x)
     assert outputs["0"] == before["0"] and outputs["2"] == before["2"] / 2 and outputs["3"] == before["3"] / 2
     both = pruned(network, {"0": [0, 2, 4, 6], "2": list(range(6)), "3": [0, 1, 5]}, x)
-    shares = {layer: work / before[layer] for layer, work in macs(both, x).items()}
+    shares = {layer: work / before[layer] for layer, work in products(both, x).items()}
     assert shares == {"0": 0.5, "2": 0.25, "3": 0.25, "4": 0.5}
 
 

@@ -1,5 +1,6 @@
 """Do `validate` and `calibrate` compare what they say, go on where they were, and refuse what makes no sense?"""
 
+import argparse
 import csv
 import json
 import re
@@ -14,6 +15,7 @@ import mcaprobe
 import nanops
 from analyses import kept
 from analyses.__main__ import main
+from analyses.commands.subjects import Study, sampling_of
 from analyses.figures.fates import COLOURS, mixed
 from analyses.validation import views as seen
 from analyses.validation.agreement import fate
@@ -89,6 +91,38 @@ def test_finished_subjects_are_kept_and_the_same_again(heads, tmp_path, monkeypa
     assert calls == ["head2"]
     first, both = (read(tmp_path / f"{name}/validation_small_layers.csv") for name in "ab")
     assert [row for row in both if row["subject"] == "head1"] == first
+
+
+def study(heads, **options):
+    asked = {"slices": 1, "plane": "axial", "samples": 5, "threads": 1, "seed": 0, "name": "small", "out": Path("out")}
+    args = argparse.Namespace(model=MODEL, inputs=heads, **{**asked, **options})
+    return Study.of("calibrate", args, sampling=sampling_of(args))
+
+
+def looked_at(made, others=None):
+    """Return the sources that are looked at, those that are kept left out."""
+    found = []
+    made.tables(lambda source, say: (found.append(source), {"rows": [{"x": 1}]})[1], others)
+    return found
+
+
+@pytest.mark.parametrize("other", [{"slices": 2}, {"plane": "coronal"}, {"samples": 6}, {"seed": 1}], ids=str)
+def test_what_is_kept_is_that_of_the_same_options(heads, other):
+    assert looked_at(study(heads)) == heads and looked_at(study(heads)) == []
+    assert looked_at(study(heads, **other)) == heads
+
+
+def test_what_is_kept_is_that_of_the_same_file_and_the_same_content(heads):
+    assert looked_at(study(heads)) == heads
+    write_head(Path(heads[1]), seed=9)
+    assert looked_at(study(heads)) == heads[1:]
+    assert looked_at(study(heads), {heads[0]: "-picture"}) == heads[:1]
+
+
+def test_a_picture_is_drawn_of_a_subject_that_was_kept_without(heads, tmp_path):
+    for picture in ([], ["--picture"]):
+        assert main(arguments("validate", heads[:1], tmp_path / "out", "--probes", "0", *picture)) == 0
+    assert (tmp_path / "out/validation_small_fates.png").stat().st_size > 0
 
 
 def test_calibrate_writes_what_convert_reads(heads, tmp_path):

@@ -2,17 +2,18 @@
 
 import base64
 import json
-import zlib
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
+from PIL import Image
 
 import mcaprobe
 from mcaprobe.__main__ import main
 from mcaprobe.maps import save_volumes
+from tests.mcaprobe.small_head import write_head
 from tests.mcaprobe.small_models import HERE
 
 SLICES = (7, 9, 11)
@@ -28,9 +29,7 @@ ROWS = {
 
 def make_everything(folder: Path) -> dict[str, list[Path]]:
     """Make three slices of one head with masks of two of them, NaN maps of one layer, and rows; return their paths."""
-    head = np.zeros((20, 24, 18), np.float32)
-    head[4:16, 5:19, 3:15] = np.random.default_rng(1).uniform(50, 100, (12, 14, 12))
-    nib.save(nib.Nifti1Image(head, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "head.nii.gz")
+    write_head(folder / "head.nii.gz")
     runs, masks = [], []
     for number in SLICES:
         run = folder / f"slice{number}"
@@ -110,18 +109,10 @@ class Page(HTMLParser):
 
 
 def decoded(png: str) -> np.ndarray:
-    """Return the indices or grey levels of an 8-bit PNG in base64 whose lines have the filter 0."""
-    content = base64.b64decode(png)
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    at, packed, width, height = 8, b"", 0, 0
-    while at < len(content):
-        size, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
-        chunk = content[at + 8 : at + 8 + size]
-        assert zlib.crc32(kind + chunk) == int.from_bytes(content[at + 8 + size : at + 12 + size], "big")
-        if kind == b"IHDR":
-            width, height = (int.from_bytes(chunk[i : i + 4], "big") for i in (0, 4))
-        packed += chunk if kind == b"IDAT" else b""
-        at += 12 + size
-    lines = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, width + 1)
-    assert not lines[:, 0].any()
-    return lines[:, 1:]
+    """Return the indices or grey levels of a PNG in base64."""
+    return np.asarray(picture_of(png))
+
+
+def picture_of(png: str) -> Image.Image:
+    """Return the picture of a PNG in base64."""
+    return Image.open(BytesIO(base64.b64decode(png)), formats=["PNG"])

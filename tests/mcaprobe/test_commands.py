@@ -19,7 +19,9 @@ import mcaprobe
 from mcaprobe import storage
 from mcaprobe.__main__ import main
 from tests.mcaprobe import small_models as models
+from tests.mcaprobe.command_line import call
 from tests.mcaprobe.run_directories import expect_equal
+from tests.mcaprobe.small_head import write_head
 from tests.mcaprobe.small_models import HERE
 
 SMALL, LINE = f"{HERE}:build_small", f"{HERE}:build_line"
@@ -30,9 +32,7 @@ QUICK = ["--samples", "4", "--block", "2"]
 def inputs(tmp_path_factory):
     """A folder with an image of a head in small, and tensors."""
     folder = tmp_path_factory.mktemp("inputs")
-    head = np.zeros((20, 24, 18), np.float32)
-    head[4:16, 5:19, 3:15] = np.random.default_rng(1).uniform(50, 100, (12, 14, 12))
-    nib.save(nib.Nifti1Image(head, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "head.nii.gz")
+    write_head(folder / "head.nii.gz")
     np.save(folder / "image.npy", models.image().numpy())
     np.save(folder / "line.npy", models.line().numpy())
     np.save(folder / "nan.npy", np.array([[[1.0, np.nan, 2.0]]], np.float32))
@@ -50,15 +50,6 @@ def run(inputs, tmp_path_factory):
                  "--quiet"]  # fmt: skip
     assert main(arguments) == 0
     return out
-
-
-def call(capsys, *arguments: object) -> tuple[int, str, str]:
-    """Return exit code, output and error stream of the command line; no traceback may be in it."""
-    capsys.readouterr()
-    code = main([str(a) for a in arguments])
-    output, errors = capsys.readouterr()
-    assert "Traceback" not in output + errors
-    return code, output, errors
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ import shlex
 import shutil
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,7 +15,6 @@ from matplotlib.text import Text
 
 import mcaprobe
 from mcaprobe import comparison_files, storage
-from mcaprobe.__main__ import main
 from mcaprobe.agreement import Agreement
 from mcaprobe.comparison import compare
 from mcaprobe.comparison_figure import draw_comparison
@@ -25,7 +22,9 @@ from mcaprobe.comparison_words import sentences
 from mcaprobe.digits import recompute
 from mcaprobe.masks import Unstable
 from mcaprobe.spread import std_ratio, varies
+from tests.mcaprobe import command_line
 from tests.mcaprobe import small_models as models
+from tests.mcaprobe.small_head import write_head
 from tests.mcaprobe.small_models import HERE
 
 QUICK = {"samples": 4, "block": 2, "threads": 1}
@@ -35,9 +34,7 @@ QUICK = {"samples": 4, "block": 2, "threads": 1}
 def runs(tmp_path_factory) -> dict[str, Path]:
     """Run directories by name: two seeds, fewer moments, fewer layers, another model, another input, and so on."""
     folder = tmp_path_factory.mktemp("runs")
-    head = np.zeros((20, 24, 18), np.float32)
-    head[4:16, 5:19, 3:15] = np.random.default_rng(1).uniform(50, 100, (12, 14, 12))
-    nib.save(nib.Nifti1Image(head, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "head.nii.gz")
+    write_head(folder / "head.nii.gz")
     other = models.build_small()
     with torch.no_grad():
         other.conv1.bias.add_(1)
@@ -59,12 +56,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
 
 
 def call(capsys, *arguments: object) -> tuple[int, str, str]:
-    """Return exit code, output and error stream of the command; no traceback may be in it."""
-    capsys.readouterr()
-    code = main(["compare", *(str(a) for a in arguments)])
-    output, errors = capsys.readouterr()
-    assert "Traceback" not in output + errors
-    return code, output, errors
+    return command_line.call(capsys, "compare", *arguments)
 
 
 def test_a_run_equals_itself(runs):

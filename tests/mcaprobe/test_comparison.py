@@ -1,4 +1,4 @@
-"""How far do two sets of moments differ: ratios of known distributions, masks counted by hand, a slow twin."""
+"""How far do two sets of moments differ: ratios of known distributions, a slow twin."""
 
 import math
 from types import SimpleNamespace
@@ -23,34 +23,6 @@ def moments(samples: torch.Tensor, reference: torch.Tensor) -> Moments:
     for sample in samples:
         m.update(sample)
     return m
-
-
-def bools(text: str) -> torch.Tensor:
-    return torch.tensor([c == "1" for c in text])
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "dice", "precision", "recall"),
-    [
-        ("11110000", "00111100", 2 * 2 / 8, 2 / 4, 2 / 4),
-        ("11100000", "11111100", 2 * 3 / 9, 1.0, 3 / 6),
-        ("11111000", "00001000", 2 * 1 / 6, 1 / 5, 1.0),
-        ("10100000", "01010000", 0.0, 0.0, 0.0),
-        ("11111111", "11111111", 1.0, 1.0, 1.0),
-        ("00000000", "11000000", 0.0, None, 0.0),
-        ("11000000", "00000000", 0.0, 0.0, None),
-        ("00000000", "00000000", None, None, None),
-        ("", "", None, None, None),
-    ],
-)
-def test_agreement_is_what_a_hand_counts(a, b, dice, precision, recall):
-    found = Agreement.of(bools(a).bool(), bools(b).bool())
-    assert (found.dice, found.precision, found.recall) == (dice, precision, recall)
-
-
-def test_masks_of_different_shapes_are_refused():
-    with pytest.raises(InputError, match=r"masks of one shape, got \(2,\) and \(3,\)"):
-        Agreement.of(bools("10"), bools("101"))
 
 
 @pytest.mark.parametrize(("n_a", "n_b"), [(5, 5), (4, 12), (30, 3)])

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import mcaprobe
-from mcaprobe.__main__ import main
 from mcaprobe.commands.reporting import main_rows
 from mcaprobe.flips import claim
+from tests.mcaprobe.command_line import call
 from tests.mcaprobe.voting import LABELS, head_file, vote
 
 
@@ -21,14 +21,6 @@ def voted(tmp_path_factory):
     head_file(folder)
     vote(folder, folder / "run")
     return folder
-
-
-def call(capsys, *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = main([str(a) for a in arguments])
-    output, errors = capsys.readouterr()
-    assert "Traceback" not in output + errors
-    return code, output, errors
 
 
 def test_the_table_of_decisions(capsys, voted):

@@ -16,12 +16,13 @@ from safetensors import safe_open
 
 import mcaprobe
 from mcaprobe import bids, mask_files, storage
-from mcaprobe.__main__ import main
 from mcaprobe.commands.mask import CLASSES, REDUCTIONS
 from mcaprobe.layer_masks import REDUCTIONS as KNOWN
 from mcaprobe.masks import IndexChange, Unstable
 from mcaprobe.statistics import Class
+from tests.mcaprobe import command_line
 from tests.mcaprobe.made_runs import FINE, POOLED, change_manifest, make_run, place_of
+from tests.mcaprobe.small_head import write_head
 from tests.mcaprobe.small_models import HERE
 from tests.mcaprobe.swept_layers import layer
 from tests.reference.world import oblique_affine
@@ -31,12 +32,7 @@ START = "sub-01_ses-2_label-"
 
 
 def call(capsys, *arguments: object) -> tuple[int, str, str]:
-    """Return exit code, output and error stream of the command; no traceback may be in it."""
-    capsys.readouterr()
-    code = main(["mask", *(str(a) for a in arguments)])
-    output, errors = capsys.readouterr()
-    assert "Traceback" not in output + errors
-    return code, output, errors
+    return command_line.call(capsys, "mask", *arguments)
 
 
 def indices(n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -297,9 +293,7 @@ def test_json_is_one_object_and_the_lists_of_the_command_are_those_of_the_code(c
 def real(tmp_path_factory) -> Path:
     """A run of a small network on a head, with kept activations."""
     folder = tmp_path_factory.mktemp("real")
-    head = np.zeros((20, 24, 18), np.float32)
-    head[4:16, 5:19, 3:15] = np.random.default_rng(1).uniform(50, 100, (12, 14, 12))
-    nib.save(nib.Nifti1Image(head, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "sub-7_T1w.nii.gz")
+    write_head(folder / "sub-7_T1w.nii.gz")
     mcaprobe.run(SMALL, folder / "sub-7_T1w.nii.gz", out=folder / "run", samples=4, block=2, threads=1,
                  keep_moments="*", keep_samples="*", metrics=[f"{HERE}:mean_of"],
                  input_options={"size": (24, 24)})  # fmt: skip

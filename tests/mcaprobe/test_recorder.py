@@ -1,9 +1,7 @@
 """Are the calls of a model recorded, once each, under the promised names, with the value they had?"""
 
-import dataclasses
 from collections import OrderedDict
 from contextlib import suppress
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -14,11 +12,8 @@ from mcaprobe.emulator import lockstep
 from mcaprobe.errors import InputError
 from mcaprobe.lanes import LaneTensor, lanes_of
 from mcaprobe.recorder import record
+from tests.mcaprobe.packed_outputs import PACKED, image
 from tests.mcaprobe.small_models import Model
-
-
-def image(*shape: int) -> torch.Tensor:
-    return torch.randn(*(shape or (1, 2, 8, 8)), generator=torch.Generator().manual_seed(0))
 
 
 class UNet(nn.Module):
@@ -115,30 +110,7 @@ def test_calls_with_new_floating_outputs_are_recorded(forward, expected, mode):
         assert not value.requires_grad and not value.is_inference()
 
 
-class Pair(NamedTuple):
-    mean: torch.Tensor
-    spread: torch.Tensor
-
-
-@dataclasses.dataclass
-class Fields:
-    logits: torch.Tensor
-    extra: list
-
-
-OUTPUTS = {
-    "tuple": (lambda a, b: (a, b), [".0", ".1"]),
-    "list": (lambda a, b: [a, b], [".0", ".1"]),
-    "dict": (lambda a, b: {"x": a, "y": b}, [".x", ".y"]),
-    "ordered dict": (lambda a, b: OrderedDict(x=a, y=b), [".x", ".y"]),
-    "named tuple": (lambda a, b: Pair(a, b), [".mean", ".spread"]),
-    "dataclass": (lambda a, b: Fields(a, [b, None, "text"]), [".logits", ".extra.0"]),
-    "nested": (lambda a, b: {"x": (a, {"deep": [b]})}, [".x.0", ".x.1.deep.0"]),
-    "one in a tuple": (lambda a, b: (a,), [".0"]),
-}
-
-
-@pytest.mark.parametrize(("pack", "suffixes"), OUTPUTS.values(), ids=OUTPUTS)
+@pytest.mark.parametrize(("pack", "suffixes"), PACKED.values(), ids=PACKED)
 def test_outputs_in_containers_are_named_by_their_place(pack, suffixes):
     inner = Model(lambda m, x: pack(x + 1, x + 2))
     model = Model(lambda m, x: (m.part(x), None)[1], part=inner)

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 import mcaprobe
-from mcaprobe.__main__ import main
 from mcaprobe.commands.reporting import main_rows
 from mcaprobe.html_report import page as pages
 from mcaprobe.html_report.overlays import COLOURS
@@ -26,31 +25,15 @@ from mcaprobe.mask_facts import sampling_ceiling
 from mcaprobe.masks import Unstable
 from mcaprobe.palette import BITS, colour_image
 from mcaprobe.selection import select_layers
+from tests.mcaprobe import command_line
 from tests.mcaprobe.made_runs import change_manifest
-from tests.mcaprobe.report_pages import Page, decoded, make_everything, moved, write_nan_map
+from tests.mcaprobe.report_pages import Page, decoded, moved, write_nan_map
 from tests.mcaprobe.small_models import HERE
 from tests.reference.vision import VISIONS, difference
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> dict[str, list[Path]]:
-    return make_everything(tmp_path_factory.mktemp("everything"))
-
-
-@pytest.fixture(scope="module")
-def whole(made, tmp_path_factory) -> Path:
-    """The report of everything."""
-    path = tmp_path_factory.mktemp("whole") / "report.html"
-    mcaprobe.report(made["runs"], path, masks=made["masks"], nan=made["nan"], rows=made["rows"])
-    return path
-
-
 def call(capsys, *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = main(["report", *(str(a) for a in arguments)])
-    output, errors = capsys.readouterr()
-    assert "Traceback" not in output + errors
-    return code, output, errors
+    return command_line.call(capsys, "report", *arguments)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -58,10 +41,10 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_row_of_every_table_is_in_the_page_with_all_its_digits(made, whole):
-    data = Page.read(whole).data
-    assert [run["folder"] for run in data["runs"]] == [run.name for run in made["runs"]]
-    for run, shown in zip(made["runs"], data["runs"], strict=True):
+def test_every_row_of_every_table_is_in_the_page_with_all_its_digits(for_report, whole_report):
+    data = Page.read(whole_report).data
+    assert [run["folder"] for run in data["runs"]] == [run.name for run in for_report["runs"]]
+    for run, shown in zip(for_report["runs"], data["runs"], strict=True):
         lines = read(run / "table.csv")
         assert len(lines) == len(shown["rows"]) > 10
         for line, row in zip(lines, shown["rows"], strict=True):
@@ -71,8 +54,8 @@ def test_every_row_of_every_table_is_in_the_page_with_all_its_digits(made, whole
                 assert float(text) == value if number else (text or None) == (None if value is None else str(value))
 
 
-def test_the_page_asks_for_nothing(whole):
-    page = Page.read(whole)
+def test_the_page_asks_for_nothing(whole_report):
+    page = Page.read(whole_report)
     for tag, attributes in page.tags:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form", "audio", "video", "source"), tag
         for name in ("src", "srcset", "href", "xlink:href", "action", "data", "poster", "background", "style"):
@@ -90,8 +73,8 @@ def test_the_page_asks_for_nothing(whole):
     assert "unsafe" not in policy
 
 
-def test_what_was_run_is_said_with_what_the_samples_can_claim(made, whole):
-    text, manifest = Page.read(whole).text, mcaprobe.load(made["runs"][0]).manifest
+def test_what_was_run_is_said_with_what_the_samples_can_claim(for_report, whole_report):
+    text, manifest = Page.read(whole_report).text, mcaprobe.load(for_report["runs"][0]).manifest
     for words in (f"{HERE}:build_small", "head.nii.gz", "axial", "slice 7, z = 14 mm", "slice 11, z = 22 mm",
                   "emulated (route ", "mode random", "n = 4", "cnh relative to ieee, p = 0.95, confidence = 0.95",
                   manifest["machine"]["processor"], f"torch {torch.__version__}", "Seed 0", "Threads 1",
@@ -102,16 +85,16 @@ def test_what_was_run_is_said_with_what_the_samples_can_claim(made, whole):
     assert text.count(claim) == 3  # the summary, the masks, the methods
 
 
-def test_a_run_under_verrou_is_said_to_be_one(made, tmp_path):
-    run = shutil.copytree(made["runs"][0], tmp_path / "run")
+def test_a_run_under_verrou_is_said_to_be_one(for_report, tmp_path):
+    run = shutil.copytree(for_report["runs"][0], tmp_path / "run")
     change_manifest(run, route="verrou", verrou={"version": "2.7.0", "threads": {"0": 1}})
     mcaprobe.report(run, tmp_path / "r.html")
     text = Page.read(tmp_path / "r.html").text
     assert "under Verrou (2.7.0)" in text and "emulated" not in text and "Févotte & Lathuilière, 2016" in text
 
 
-def test_the_methods_cite_what_the_mode_and_the_estimator_come_from(made, whole):
-    text = Page.read(whole).text
+def test_the_methods_cite_what_the_mode_and_the_estimator_come_from(for_report, whole_report):
+    text = Page.read(whole_report).text
     for author in ("Parker, D. S. (1997)", "Févotte, F., & Lathuilière, B. (2016)", "Sohier, D.", "significantdigits"):
         assert author in text
     assert "Croci" not in text and "class noise, or fewer than 20 significant bits" in text
@@ -142,20 +125,20 @@ def _bytes(folder: Path) -> bytes:
     return (folder / "r.html").read_bytes()
 
 
-def test_the_same_input_gives_the_same_bytes_in_any_process(made, whole, tmp_path):
-    options = [part for key in ("masks", "nan", "rows") for path in made[key] for part in (f"--{key}", str(path))]
+def test_the_same_input_gives_the_same_bytes_in_any_process(for_report, whole_report, tmp_path):
+    options = [part for key in ("masks", "nan", "rows") for path in for_report[key] for part in (f"--{key}", str(path))]
     for seed in ("1", "2"):
-        command = [sys.executable, "-m", "mcaprobe", "report", *map(str, made["runs"]), *options]
+        command = [sys.executable, "-m", "mcaprobe", "report", *map(str, for_report["runs"]), *options]
         environment = os.environ | {"PYTHONHASHSEED": seed}
         subprocess.run([*command, "--out", str(tmp_path / f"{seed}.html"), "--quiet"], check=True, env=environment)
-        assert (tmp_path / f"{seed}.html").read_bytes() == whole.read_bytes()
+        assert (tmp_path / f"{seed}.html").read_bytes() == whole_report.read_bytes()
 
 
-def test_a_map_has_the_colours_of_the_palette_and_points_as_the_picture_does(made, whole):
-    data = Page.read(whole).data
+def test_a_map_has_the_colours_of_the_palette_and_points_as_the_picture_does(for_report, whole_report):
+    data = Page.read(whole_report).data
     palette = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in data["palette"]])
     layer = next(layer for layer in data["groups"][0]["layers"] if layer["name"] == "unpool")
-    for run, frame in zip(made["runs"], layer["frames"], strict=True):
+    for run, frame in zip(for_report["runs"], layer["frames"], strict=True):
         found = mcaprobe.load(run)["unpool"]
         wanted = np.rot90(colour_image(found.bits, found.majority, 24)) * 255
         drawn = palette[decoded(layer["cuts"][frame]["map"])]
@@ -166,13 +149,13 @@ def test_a_map_has_the_colours_of_the_palette_and_points_as_the_picture_does(mad
         assert np.abs(drawn - wanted)[classes].max() <= 0.5
 
 
-def test_the_main_rows_are_those_that_the_terminal_lists(made, whole):
-    for run, shown in zip(made["runs"], Page.read(whole).data["runs"], strict=True):
+def test_the_main_rows_are_those_that_the_terminal_lists(for_report, whole_report):
+    for run, shown in zip(for_report["runs"], Page.read(whole_report).data["runs"], strict=True):
         assert set(shown["main"]) == {row.layer for row in main_rows(mcaprobe.load(run).rows)} >= {"pool.indices"}
 
 
-def test_overlays_lie_on_the_layers_of_their_own_slices(made, whole):
-    group = Page.read(whole).data["groups"][0]
+def test_overlays_lie_on_the_layers_of_their_own_slices(for_report, whole_report):
+    group = Page.read(whole_report).data["groups"][0]
     assert [(o["kind"], o["name"]) for o in group["overlays"]] == [
         ("unstable", "class noise, or fewer than 20 significant bits"), ("nan", "NaN, from nan")]  # fmt: skip
     unstable, nan = (o["key"] for o in group["overlays"])
@@ -181,15 +164,15 @@ def test_overlays_lie_on_the_layers_of_their_own_slices(made, whole):
         over = {"map", unstable, nan} if layer["name"] == "unpool" else {"map", unstable}
         assert keys == [over, over, {"map"}], layer["name"]
     layer = next(layer for layer in group["layers"] if layer["name"] == "pool")
-    for run, mask, frame in zip(made["runs"], made["masks"], layer["frames"], strict=False):
+    for run, mask, frame in zip(for_report["runs"], for_report["masks"], layer["frames"], strict=False):
         shares = mcaprobe.load_masks(mask, mcaprobe.load(run))["pool"].reduced("share").numpy()
         shown = decoded(layer["cuts"][frame][unstable])
         assert np.array_equal(shown, np.rot90(np.ceil(shares * 255 - 1e-6))) and 0 < (shown > 0).mean() < 1
 
 
-def test_the_agreement_is_counted_by_position_where_both_maps_are_there(made, whole):
-    text = Page.read(whole).text
-    for run, mask in zip(made["runs"], made["masks"], strict=False):
+def test_the_agreement_is_counted_by_position_where_both_maps_are_there(for_report, whole_report):
+    text = Page.read(whole_report).text
+    for run, mask in zip(for_report["runs"], for_report["masks"], strict=False):
         result = mcaprobe.load(run)
         marked = mcaprobe.load_masks(mask, result)["unpool"].values[0].any(0).numpy()
         lost = moved(marked)
@@ -209,20 +192,20 @@ def test_agreement_is_told_apart_with_any_colour_vision_and_from_grey(vision: st
         assert all(difference(a, b, vision) > 30 for b in colours[:i])
 
 
-def test_layers_beyond_the_budget_are_left_out_in_the_order_of_the_picture_and_named(made, tmp_path):
-    full = mcaprobe.report(made["runs"][0], tmp_path / "full.html")
+def test_layers_beyond_the_budget_are_left_out_in_the_order_of_the_picture_and_named(for_report, tmp_path):
+    full = mcaprobe.report(for_report["runs"][0], tmp_path / "full.html")
     names = [layer["name"] for layer in Page.read(tmp_path / "full.html").data["groups"][0]["layers"]]
     bare = len(Page.read(tmp_path / "full.html").data["groups"][0]["layers"])
     assert (full.drawn, full.left_out) == (bare, ()) and full.size == (tmp_path / "full.html").stat().st_size
     limit = (full.size - 2000) / 1e6
-    part = mcaprobe.report(made["runs"][0], tmp_path / "part.html", max_megabytes=limit)
+    part = mcaprobe.report(for_report["runs"][0], tmp_path / "part.html", max_megabytes=limit)
     page = Page.read(tmp_path / "part.html")
     shown = [layer["name"] for layer in page.data["groups"][0]["layers"]]
     assert part.size <= limit * 1e6 and 0 < len(shown) < len(names) and part.drawn == len(shown)
     assert [*shown, *part.left_out] == names  # few layers: the picture shows all of them, in order
     assert page.text.count(", ".join(part.left_out)) == 2  # beside the maps and among the warnings
     with pytest.raises(mcaprobe.InputError, match=r"without any map takes 0\.\d\d megabytes, more than the 0.01"):
-        mcaprobe.report(made["runs"][0], tmp_path / "none.html", max_megabytes=0.01)
+        mcaprobe.report(for_report["runs"][0], tmp_path / "none.html", max_megabytes=0.01)
     assert not (tmp_path / "none.html").exists()
 
 
@@ -240,17 +223,17 @@ def test_the_layers_of_the_picture_come_first_where_there_are_many() -> None:
     assert [layer.name for layer in kept.layers[0]] == [name for name in names if name in first]
 
 
-def test_runs_of_another_model_stand_beside_the_others(made, tmp_path):
+def test_runs_of_another_model_stand_beside_the_others(for_report, tmp_path):
     mcaprobe.run(f"{HERE}:build_line", torch.ones(1, 1, 30), out=tmp_path / "line", samples=3, threads=1, block=3)
-    mcaprobe.report([*made["runs"], tmp_path / "line"], tmp_path / "r.html")
+    mcaprobe.report([*for_report["runs"], tmp_path / "line"], tmp_path / "r.html")
     data = Page.read(tmp_path / "r.html").data
     assert [len({run["group"] for run in data["runs"] if run["group"] == g}) for g in (0, 1)] == [1, 1]
     assert [len(group["frames"]) for group in data["groups"]] == [3, 1]
     assert data["groups"][1]["sides"] is None and data["groups"][1]["anatomy"] == [None]
 
 
-def test_warnings_of_the_manifest_are_told(made, tmp_path):
-    run = shutil.copytree(made["runs"][0], tmp_path / "run")
+def test_warnings_of_the_manifest_are_told(for_report, tmp_path):
+    run = shutil.copytree(for_report["runs"][0], tmp_path / "run")
     change_manifest(run, notes=["A chunk was slow."], failures=["Sample 3 was lost."], model_note="Only heads.",
                     commit="abc+changes", operators={"erf": "unmodelled", "add": "exact"})  # fmt: skip
     mcaprobe.report(run, tmp_path / "r.html")
@@ -272,8 +255,8 @@ def test_a_run_without_maps_has_a_report(tmp_path, metric):
     assert any(row[0] == "metric:mean_of" for row in run["rows"]) == ("metric:mean_of" in run["main"]) == metric
 
 
-def test_an_earlier_report_is_replaced_and_nothing_else(capsys, made, tmp_path):
-    run, out = made["runs"][0], tmp_path / "r.html"
+def test_an_earlier_report_is_replaced_and_nothing_else(capsys, for_report, tmp_path):
+    run, out = for_report["runs"][0], tmp_path / "r.html"
     assert call(capsys, run, "--out", out)[0] == 0
     before = out.read_bytes()
     code, output, errors = call(capsys, run, "--out", out)
@@ -285,10 +268,10 @@ def test_an_earlier_report_is_replaced_and_nothing_else(capsys, made, tmp_path):
     assert code == 2 and "is no report of mcaprobe" in errors and "mine" in foreign.read_text()
 
 
-def test_json_and_quiet_say_where_it_is(capsys, made, tmp_path):
+def test_json_and_quiet_say_where_it_is(capsys, for_report, tmp_path):
     out = tmp_path / "r.html"
-    assert call(capsys, made["runs"][0], "--out", out, "--quiet")[:2] == (0, f"{out}\n")
-    about = json.loads(call(capsys, made["runs"][0], "--out", out, "--json")[1])
+    assert call(capsys, for_report["runs"][0], "--out", out, "--quiet")[:2] == (0, f"{out}\n")
+    about = json.loads(call(capsys, for_report["runs"][0], "--out", out, "--json")[1])
     assert about["report"] == str(out) and about["bytes"] == out.stat().st_size and about["layers_left_out"] == []
 
 
@@ -314,19 +297,19 @@ def case(name: str, words: str, *arguments: str, id: str) -> object:
     case("r.html", "mm away from those of the layer", "{third}", "--nan", "{nan}", id="NaN maps of another slice"),
     case("r.html", "Cannot read the rows", "{run}", "--rows", "{folder}/nowhere.csv", id="no rows"),
 ])  # fmt: skip
-def test_bad_input_is_one_sentence_and_exit_code_2(capsys, made, tmp_path, out, arguments, words):
+def test_bad_input_is_one_sentence_and_exit_code_2(capsys, for_report, tmp_path, out, arguments, words):
     (tmp_path / "incomplete").mkdir()
     (tmp_path / "incomplete" / "manifest.json").write_text('{"status": "running"}')
-    places = {"folder": tmp_path, "run": made["runs"][0], "other": made["runs"][1], "third": made["runs"][2],
-              "mask": made["masks"][1], "nan": made["nan"][0]}  # fmt: skip
+    runs = dict(zip(("run", "other", "third"), for_report["runs"], strict=True))
+    places = {"folder": tmp_path, **runs, "mask": for_report["masks"][1], "nan": for_report["nan"][0]}
     code, output, errors = call(capsys, *(a.format(**places) for a in arguments), "--out", tmp_path / out)
     assert (code, output) == (2, "") and words in errors and errors.count("\n") == 1
     assert errors.startswith("mcaprobe: ") and errors.rstrip().endswith(".")
     assert not list(tmp_path.rglob("*.html"))
 
 
-def test_the_layer_option_chooses_the_maps(made, tmp_path):
-    mcaprobe.report(made["runs"][0], tmp_path / "r.html", layers=["conv*"])
+def test_the_layer_option_chooses_the_maps(for_report, tmp_path):
+    mcaprobe.report(for_report["runs"][0], tmp_path / "r.html", layers=["conv*"])
     data = Page.read(tmp_path / "r.html").data
     assert [layer["name"] for layer in data["groups"][0]["layers"]] == ["conv1", "conv2"]
     assert {row[0] for row in data["runs"][0]["rows"]} >= {"conv1", "pool", "unpool"}
@@ -372,11 +355,11 @@ def spoil_file(folder: Path) -> str:
 
 @pytest.mark.parametrize("spoil", [spoil_layer, spoil_values, spoil_nan, spoil_sidecar, spoil_description, spoil_shape,
                                    spoil_file])  # fmt: skip
-def test_a_nan_map_that_is_not_as_documented_is_refused(made, tmp_path, spoil):
-    run = shutil.copytree(made["runs"][0], tmp_path / "run")
+def test_a_nan_map_that_is_not_as_documented_is_refused(for_report, tmp_path, spoil):
+    run = shutil.copytree(for_report["runs"][0], tmp_path / "run")
     folder = tmp_path / "nan"
     folder.mkdir()
-    for path in made["nan"][0].glob("*slice7*"):
+    for path in for_report["nan"][0].glob("*slice7*"):
         shutil.copy(path, folder)
     mcaprobe.report(run, tmp_path / "good.html", nan=[folder])
     words = spoil(folder)
@@ -384,8 +367,8 @@ def test_a_nan_map_that_is_not_as_documented_is_refused(made, tmp_path, spoil):
         mcaprobe.report(run, tmp_path / "r.html", nan=[folder])
 
 
-def test_a_damaged_run_is_told_in_a_sentence(capsys, made, tmp_path):
-    run = shutil.copytree(made["runs"][0], tmp_path / "run")
+def test_a_damaged_run_is_told_in_a_sentence(capsys, for_report, tmp_path):
+    run = shutil.copytree(for_report["runs"][0], tmp_path / "run")
     (run / "layers" / "conv1.safetensors").write_bytes(b"short")
     code, _, errors = call(capsys, run, "--out", tmp_path / "r.html")
     assert code == 2 and "A run is damaged" in errors and "conv1" in errors

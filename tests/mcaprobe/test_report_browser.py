@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mcaprobe
-from tests.mcaprobe.report_pages import Page, make_everything, moved
+from tests.mcaprobe.report_pages import Page, moved
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
@@ -67,18 +67,6 @@ def browser() -> Iterator[object]:
         running.close()
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> dict[str, list[Path]]:
-    return make_everything(tmp_path_factory.mktemp("seen"))
-
-
-@pytest.fixture(scope="module")
-def whole(made, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    mcaprobe.report(made["runs"], path, masks=made["masks"], nan=made["nan"], rows=made["rows"])
-    return path
-
-
 @pytest.fixture
 def opened(browser):
     """Return a function that opens a file at a size and in a scheme; nothing may be requested or complained of."""
@@ -121,8 +109,8 @@ def press_head(page, head: str) -> str | None:
     return page.locator("#layer-table thead th:focus-within").get_attribute("aria-sort")
 
 
-def test_the_table_is_sorted_by_its_heads_with_empty_cells_last(opened, whole):
-    page = opened(whole)
+def test_the_table_is_sorted_by_its_heads_with_empty_cells_last(opened, whole_report):
+    page = opened(whole_report)
     for direction in ("descending", "ascending"):
         assert press_head(page, "bits") == direction
         cells = column(page, "bits")
@@ -135,8 +123,8 @@ def test_the_table_is_sorted_by_its_heads_with_empty_cells_last(opened, whole):
     assert press_head(page, "#") == "ascending" and column(page, "#") == [str(n) for n in range(1, 8)]
 
 
-def test_a_table_of_measurements_is_sorted_too(opened, whole):
-    page = opened(whole)
+def test_a_table_of_measurements_is_sorted_too(opened, whole_report):
+    page = opened(whole_report)
     article = page.locator("article", has_text="Agreement of NaN and unstable elements: agree.csv")
     article.locator("summary").click()
     for sort, expected in (("descending", ["0.7", "0.5", ""]), ("ascending", ["0.5", "0.7", ""])):
@@ -145,9 +133,9 @@ def test_a_table_of_measurements_is_sorted_too(opened, whole):
         assert article.locator("tbody td:nth-child(3)").all_inner_texts() == expected
 
 
-def test_region_run_and_filter_choose_the_rows(opened, made, whole):
-    page = opened(whole)
-    for number, run in enumerate(made["runs"]):
+def test_region_run_and_filter_choose_the_rows(opened, for_report, whole_report):
+    page = opened(whole_report)
+    for number, run in enumerate(for_report["runs"]):
         page.select_option("#table-run", str(number))
         for region in ("brain", "background", "all"):
             page.select_option("#table-region", region)
@@ -157,21 +145,21 @@ def test_region_run_and_filter_choose_the_rows(opened, made, whole):
             assert column(page, "bits") == ["" if r.bits_mean is None else f"{r.bits_mean:.2f}" for r in rows]
             assert column(page, "elements") == [f"{row.elements:,}" for row in rows]
     page.select_option("#table-region", "every")
-    assert len(column(page, "layer")) == len(mcaprobe.load(made["runs"][2]).rows)
+    assert len(column(page, "layer")) == len(mcaprobe.load(for_report["runs"][2]).rows)
     page.select_option("#table-region", "brain")
     page.fill("#table-filter", "POOL max")
     assert column(page, "layer") == ["pool", "pool.indices", "unpool"]
     assert "3 of 7 layers, 3 rows" in page.inner_text("#table-count")
 
 
-def test_the_table_is_downloaded_with_every_digit(opened, made, whole, tmp_path):
-    page = opened(whole)
+def test_the_table_is_downloaded_with_every_digit(opened, for_report, whole_report, tmp_path):
+    page = opened(whole_report)
     page.select_option("#table-run", "1")
     with page.expect_download() as download:
         page.click("#table-csv")
     download.value.save_as(tmp_path / "t.csv")
     assert download.value.suggested_filename == "slice9_table.csv"
-    with (tmp_path / "t.csv").open(newline="") as one, (made["runs"][1] / "table.csv").open(newline="") as two:
+    with (tmp_path / "t.csv").open(newline="") as one, (for_report["runs"][1] / "table.csv").open(newline="") as two:
         found, expected = list(csv.DictReader(one)), list(csv.DictReader(two))
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
@@ -180,9 +168,9 @@ def test_the_table_is_downloaded_with_every_digit(opened, made, whole, tmp_path)
             assert a[name] == b[name] or float(a[name]) == float(b[name]), name
 
 
-def test_the_slider_shows_the_slice_that_it_names(opened, whole):
-    page = opened(whole)
-    group = Page.read(whole).data["groups"][0]
+def test_the_slider_shows_the_slice_that_it_names(opened, whole_report):
+    page = opened(whole_report)
+    group = Page.read(whole_report).data["groups"][0]
     page.select_option("#map-layer", label="unpool")
     layer = next(each for each in group["layers"] if each["name"] == "unpool")
     page.focus("#map-slice")
@@ -201,12 +189,12 @@ def test_the_slider_shows_the_slice_that_it_names(opened, whole):
     assert page.evaluate("document.getElementById('map').naturalWidth") == 12
 
 
-def test_the_overlay_shows_where_nan_and_unstable_elements_agree(opened, made, whole):
-    page = opened(whole)
+def test_the_overlay_shows_where_nan_and_unstable_elements_agree(opened, for_report, whole_report):
+    page = opened(whole_report)
     page.select_option("#map-layer", label="unpool")
     page.locator("#map-slice").fill("0")
     page.select_option("#map-overlay", index=1)
-    mask = mcaprobe.load_masks(made["masks"][0])["unpool"]
+    mask = mcaprobe.load_masks(for_report["masks"][0])["unpool"]
     share = mask.reduced("share").numpy()
     for least in (0, 50):
         page.locator("#map-least").fill(str(least))
@@ -236,13 +224,13 @@ def test_the_overlay_shows_where_nan_and_unstable_elements_agree(opened, made, w
     assert page.locator("#overlay").is_hidden()
 
 
-def test_the_heatmap_is_read_by_keys_and_opens_the_map(opened, made, whole):
-    page = opened(whole)
+def test_the_heatmap_is_read_by_keys_and_opens_the_map(opened, for_report, whole_report):
+    page = opened(whole_report)
     page.focus("#heat")
     page.keyboard.press("ArrowDown")
     for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
         page.keyboard.press(key)
-    row = mcaprobe.load(made["runs"][1])["pool"].row("brain")
+    row = mcaprobe.load(for_report["runs"][1])["pool"].row("brain")
     assert f"pool, slice 9, z = 18 mm: {row.bits_mean:.2f} bits; " in page.inner_text("#heat-readout")
     assert f"{100 * row.share_number:.1f} % number" in page.inner_text("#heat-readout")
     page.select_option("#heat-region", "background")
@@ -257,21 +245,21 @@ def test_the_heatmap_is_read_by_keys_and_opens_the_map(opened, made, whole):
     assert page.inner_text("#map-where") == "slice 9, z = 18 mm"
 
 
-def test_a_map_is_read_by_pointing_at_it(opened, made, whole):
-    page = opened(whole)
+def test_a_map_is_read_by_pointing_at_it(opened, for_report, whole_report):
+    page = opened(whole_report)
     page.select_option("#map-layer", label="conv2")
     page.locator("#map-slice").fill("2")
     page.select_option("#map-overlay", value="")
     box = page.locator("#map").bounding_box()
     page.locator("#map").hover(position={"x": box["width"] * 12.5 / 24, "y": box["height"] * 10.5 / 24})
     page.wait_for_function("document.getElementById('map-readout').textContent.includes('column 12')")
-    bits = np.rot90(mcaprobe.load(made["runs"][2])["conv2"].bits.numpy())[10, 12]
+    bits = np.rot90(mcaprobe.load(for_report["runs"][2])["conv2"].bits.numpy())[10, 12]
     found = re.search(r"column 12, row 10 of 24 × 24: ([\d.]+) bits", page.inner_text("#map-readout"))
     assert found is not None and float(found[1]) == pytest.approx(bits, abs=0.11)
 
 
-def test_the_methods_are_copied(opened, whole):
-    page = opened(whole)
+def test_the_methods_are_copied(opened, whole_report):
+    page = opened(whole_report)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("#copy")
     page.wait_for_function("document.getElementById('copied').textContent !== ''")
@@ -281,8 +269,8 @@ def test_the_methods_are_copied(opened, whole):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_every_text_can_be_read_and_nothing_leaves_the_page(opened, whole, tmp_path, scheme, size):
-    page = opened(whole, size, scheme)
+def test_every_text_can_be_read_and_nothing_leaves_the_page(opened, whole_report, tmp_path, scheme, size):
+    page = opened(whole_report, size, scheme)
     for toggled in (False, True):
         if toggled:
             page.click("#theme")
@@ -300,8 +288,8 @@ def test_every_text_can_be_read_and_nothing_leaves_the_page(opened, whole, tmp_p
     assert picture.stat().st_size > 50_000
 
 
-def test_every_control_has_a_name_and_shows_where_the_focus_is(opened, whole):
-    page = opened(whole)
+def test_every_control_has_a_name_and_shows_where_the_focus_is(opened, whole_report):
+    page = opened(whole_report)
     nameless = page.evaluate("""() => [...document.querySelectorAll("button, select, input, a[href], [tabindex]")]
       .filter((node) => !(node.labels?.length || node.textContent.trim() || node.ariaLabel))
       .map((node) => node.outerHTML)""")

@@ -19,7 +19,7 @@ from mcaprobe.palette import COLOURS
 from mcaprobe.place import Place
 from mcaprobe.statistics import Class
 from tests.mcaprobe.made_runs import FINE, POOLED, change_manifest, make_run
-from tests.mcaprobe.report_pages import decoded
+from tests.mcaprobe.report_pages import decoded, picture_of
 from tests.mcaprobe.swept_layers import layer
 from tests.reference.band_twin import bands
 from tests.reference.world import oblique_affine
@@ -74,6 +74,9 @@ def test_a_picture_holds_what_was_drawn():
     values = np.random.default_rng(0).integers(0, 200, (7, 5)).astype(np.uint8)
     assert np.array_equal(decoded(grey_png(values)), values)
     assert np.array_equal(decoded(indexed_png(values, PALETTE)), values)
+    coloured = picture_of(indexed_png(values, PALETTE)).convert("RGB")
+    assert np.array_equal(np.asarray(coloured), np.array(PALETTE)[values])
+    assert indexed_png(values, PALETTE) == indexed_png(values.copy(), PALETTE)
     with pytest.raises(ValueError, match="indices into 1 to 256 colours"):
         indexed_png(values, PALETTE[:100])
     with pytest.raises(ValueError, match="Expected a picture of uint8"):

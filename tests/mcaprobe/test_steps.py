@@ -1,8 +1,6 @@
 """Which decisions are recorded, under which names, with which values, and what do they leave undisturbed?"""
 
-import dataclasses
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -17,35 +15,11 @@ from mcaprobe.lanes import LaneTensor, lanes_of
 from mcaprobe.planning import look
 from mcaprobe.recorder import record
 from tests.mcaprobe import small_models as models
+from tests.mcaprobe.packed_outputs import PACKED, image
 from tests.mcaprobe.small_models import Model
 from tests.reference import decision_twin as twin
 
-
-def image(*shape: int) -> torch.Tensor:
-    return torch.randn(*(shape or (1, 2, 8, 8)), generator=torch.Generator().manual_seed(0))
-
-
-class Pair(NamedTuple):
-    mean: torch.Tensor
-    spread: torch.Tensor
-
-
-@dataclasses.dataclass
-class Fields:
-    logits: torch.Tensor
-    extra: list
-
-
-OUTPUTS = {
-    "alone": (lambda a, b: a, [""]),
-    "tuple": (lambda a, b: (a, b), [".0", ".1"]),
-    "list": (lambda a, b: [a, b], [".0", ".1"]),
-    "dict": (lambda a, b: {"x": a, "y": b}, [".x", ".y"]),
-    "named tuple": (lambda a, b: Pair(a, b), [".mean", ".spread"]),
-    "dataclass": (lambda a, b: Fields(a, [b, None, "text"]), [".logits", ".extra.0"]),
-    "nested": (lambda a, b: {"x": (a, {"deep": [b]})}, [".x.0", ".x.1.deep.0"]),
-    "one in a tuple": (lambda a, b: (a,), [".0"]),
-}
+OUTPUTS = {"alone": (lambda a, b: a, [""])} | PACKED
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])

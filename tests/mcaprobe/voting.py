@@ -2,22 +2,17 @@
 
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
 import mcaprobe
 from mcaprobe.result import Result
 from tests.mcaprobe import small_models as models
+from tests.mcaprobe.small_head import write_head
 
 LABELS = ":output.labels"
 
 
 def head_file(folder: Path) -> Path:
     """A head in small, of voxels that differ, in air of zeros."""
-    head = np.zeros((20, 24, 18), np.float32)
-    head[4:16, 5:19, 3:15] = np.random.default_rng(1).uniform(50, 100, (12, 14, 12))
-    nib.save(nib.Nifti1Image(head, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "sub-7_T1w.nii.gz")
-    return folder / "sub-7_T1w.nii.gz"
+    return write_head(folder / "sub-7_T1w.nii.gz")
 
 
 def vote(folder: Path, out: Path | None = None, observer=None, **options) -> Result:
