@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from mcaprobe.errors import InputError
 from mcaprobe.images import Slice
 from mcaprobe.loading import Input
 from mcaprobe.maps import volume_axes
+from mcaprobe.models import nearest
 from mcaprobe.regions import ALL
+from mcaprobe.settings import matches
 from mcaprobe.storage import DamagedFile, read_csv
 from mcaprobe.volumes import read_volume
 
@@ -119,11 +121,20 @@ def regions_at(segmentation: Segmentation, picture: Slice) -> dict[str, Tensor]:
     return {segmentation.name(label): torch.from_numpy(labels == label) for label in found}
 
 
-def with_regions(x: Input, path: str | Path) -> Input:
-    """Return an input with the regions of a segmentation file."""
+def with_regions(x: Input, path: str | Path, globs: Sequence[str] = ("*",)) -> Input:
+    """Return an input with the regions of a segmentation file whose names match the globs.
+
+    Raises:
+        InputError: as `regions_at`, and a glob that matches no region of the input.
+    """
     if x.picture is None:
         raise InputError(f"A segmentation needs an image as input, got the tensor {x.name}.")
-    return replace(x, regions=regions_at(read_segmentation(path), x.picture), segmentation=os.fspath(path))
+    found = regions_at(read_segmentation(path), x.picture)
+    for glob in globs:
+        if not any(matches(name, [glob]) for name in found):
+            raise InputError(f"No region of {x.name} is called {glob}: {nearest(glob, list(found))}.")
+    chosen = {name: where for name, where in found.items() if matches(name, globs)}
+    return replace(x, regions=chosen, segmentation=os.fspath(path))
 
 
 def regions_hash(regions: Mapping[str, Tensor]) -> str:

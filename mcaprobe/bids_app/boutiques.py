@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 SCHEMA = "0.5"
-TYPES: dict[Any, dict[str, Any]] = {int: {"type": "Number", "integer": True}, float: {"type": "Number"}, Path: {"type": "File"}}
+TYPES: dict[Any, dict[str, Any]] = {
+    int: {"type": "Number", "integer": True},
+    float: {"type": "Number"},
+    Path: {"type": "File"},  # folders count as files there
+}
 OUTPUTS = (
     ("derivatives", "Derivatives", "{key}", False),
     ("group_table", "Means over the subjects", "{key}/group_sigbits.tsv", True),

@@ -17,6 +17,7 @@ from mcaprobe.folders import file_hash
 from mcaprobe.manifest import versions
 from mcaprobe.storage import DamagedFile, read_json, to_json, write_json
 
+FORMAT = "mcaprobe bids 1"
 DESCRIPTION, IGNORE, README = "dataset_description.json", ".bidsignore", "README.md"
 WORK, SETTINGS, FAILURES = "work", "settings.json", "failures.json"
 SEGMENTATION_LINK = "segmentation"  # the name of the dataset of segmentations in DatasetLinks
@@ -85,8 +86,7 @@ class Folder:
             about = read_json(self.out / DESCRIPTION)
         except DamagedFile:
             return False
-        made = about.get("GeneratedBy") if isinstance(about, dict) else None
-        return isinstance(made, list) and any(isinstance(x, dict) and x.get("Name") == "mcaprobe" for x in made)
+        return isinstance(about, dict) and about.get("Format") == FORMAT
 
     def _description(self, questions: Questions) -> dict[str, Any]:
         raw, model = description(self.dataset), questions.model
@@ -109,6 +109,7 @@ class Folder:
             "GeneratedBy": [made_by],
             "SourceDatasets": [source],
             "DatasetLinks": links,
+            "Format": FORMAT,
         }
 
     def agree(self, questions: Questions, images: Iterable[Image], overwrite: bool) -> None:

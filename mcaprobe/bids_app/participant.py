@@ -50,6 +50,7 @@ def run_participants(
     Raises:
         InputError: the folder cannot be used, or holds derivatives of other settings; nothing was started.
     """
+    questions.check()
     folder.prepare(questions)
     folder.agree(questions, images, overwrite)
     outcome = Outcome()
@@ -70,8 +71,8 @@ def start(
         questions.model, image.path, samples=questions.samples, mode=questions.mode, seed=questions.seed,
         precision=questions.precision, route=questions.route, out=out, layers=questions.layers,
         keep_moments=questions.keep_moments, estimator=questions.estimator, input_options=options,
-        segmentation=segmentation, memory=machine.memory, threads=machine.threads, block=questions.block,
-        chunk=machine.chunk, device=questions.device, observer=observer,
+        segmentation=segmentation, regions=questions.regions, memory=machine.memory, threads=machine.threads,
+        block=questions.block, chunk=machine.chunk, device=questions.device, observer=observer,
     )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mcaprobe.errors import InputError
+from mcaprobe.models import load_model
 from mcaprobe.routes import AUTO
-from mcaprobe.settings import BLOCK
+from mcaprobe.settings import BLOCK, Settings
 from mcaprobe.statistics import Estimator
 
 
@@ -27,6 +28,7 @@ class Questions:
         mask_below: Significant bits below which an element is marked in a mask; None: no masks.
         segmentation: Folder of a BIDS dataset whose `*_dseg` images name regions; None: no regions.
         segmentation_desc: The `desc` of these images; None: there is one image only.
+        regions: Globs of the names of their labels.
     """
 
     model: str
@@ -46,6 +48,7 @@ class Questions:
     mask_below: float | None = None
     segmentation: Path | None = None
     segmentation_desc: str | None = None
+    regions: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
         if len(set(self.slices)) != len(self.slices) or any(index < 0 for index in self.slices):
@@ -54,6 +57,16 @@ class Questions:
             raise InputError("Masks are made from the moments of the elements: --mask-below needs --keep-moments.")
         if self.segmentation_desc is not None and self.segmentation is None:
             raise InputError("--segmentation-desc chooses among the images of --segmentation: give that, too.")
+
+    def check(self) -> None:
+        """Raise InputError for what no image can change: the model, the arithmetic, the folder of segmentations."""
+        load_model(self.model, self.device)
+        Settings(
+            samples=self.samples, mode=self.mode, precision=self.precision, seed=self.seed, route=self.route,
+            block=self.block, estimator=self.estimator, device=self.device,
+        )  # fmt: skip
+        if self.segmentation is not None and not self.segmentation.is_dir():
+            raise InputError(f"There is no folder {self.segmentation} with segmentations.")
 
     def record(self) -> dict[str, Any]:
         """Return them as JSON, to be compared with those of an earlier call."""

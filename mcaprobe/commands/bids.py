@@ -83,6 +83,7 @@ def _results(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--segmentation", type=Path, metavar="DIR",
                        help="BIDS dataset whose *_dseg.nii.gz, in the space of the T1w images, name regions")
     group.add_argument("--segmentation-desc", metavar="DESC", help="which desc, where an image has several")
+    add_globs(group, "--regions", "names of its labels that become regions (default: all; 2 MB a layer for 100)")
 
 
 def _campaign(parser: argparse.ArgumentParser) -> None:
@@ -181,5 +182,5 @@ def questions_of(args: argparse.Namespace) -> "Questions":
         input_options=stated(args, IMAGE_OPTIONS), slices=tuple(args.slices),
         maps=tuple(args.maps) if args.maps else None, mask_below=args.mask_below,
         segmentation=None if args.segmentation is None else args.segmentation.absolute(),
-        segmentation_desc=args.segmentation_desc, **stated(args, ("block",)),
+        segmentation_desc=args.segmentation_desc, regions=tuple(args.regions or "*"), **stated(args, ("block",)),
     )  # fmt: skip
