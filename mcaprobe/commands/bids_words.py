@@ -23,7 +23,7 @@ def report_participants(folder: Folder, outcome: Outcome, args: argparse.Namespa
     failed = [{"image": image.name, "reason": why} for image, why in outcome.failed]
     unreported = [{"subject": subject, "reason": why} for subject, why in outcome.report_failures]
     facts = {"failed": failed, "reports_failed": unreported, "retry": retry}
-    write_json(folder.work / FAILURES, facts)
+    _write_failures(folder, args)
     if args.json:
         print(to_json({"exit_code": code, "out": str(args.out), "finished": outcome.finished,
                        "complete_before": outcome.skipped, **facts}))  # fmt: skip
@@ -36,6 +36,13 @@ def report_participants(folder: Folder, outcome: Outcome, args: argparse.Namespa
     for line in _failures(outcome, retry):
         print(line, file=sys.stderr)
     return code
+
+
+def _write_failures(folder: Folder, args: argparse.Namespace) -> None:
+    """Write all that failed so far, in this call and in others on the same folder, and the command for all of it."""
+    every = {name: about["sentence"] for name, about in folder.failed().items()}
+    failed = [{"image": name, "reason": why} for name, why in every.items()]
+    write_json(folder.work / FAILURES, {"failed": failed, "retry": retry_command(args, list(every)) if every else None})
 
 
 def _failures(outcome: Outcome, retry: str | None) -> list[str]:

@@ -223,6 +223,18 @@ def test_the_retry_command_has_all_other_options(small, tmp_path, capsys) -> Non
         assert asked[name] == again[name], name
 
 
+def test_the_list_of_failures_has_those_of_earlier_calls(small, tmp_path, capsys) -> None:
+    for name in NAMES[:2]:
+        spoil(small / f"{name}.nii.gz", "text")
+    for subject in ("01", "02"):
+        code, *_ = call(capsys, small, tmp_path / "out", "participant", *QUICK, "--participant-label", subject)
+        assert code == 3
+    about = json.loads((tmp_path / "out/work/failures.json").read_text())
+    names = [entry["image"] for entry in about["failed"]]
+    assert names == ["sub-01_T1w", "sub-02_ses-a_run-1_T1w"]
+    assert parser().parse_args(shlex.split(about["retry"])[1:]).images == names
+
+
 def test_a_model_that_raises_fails_each_image_in_one_sentence(small, tmp_path, capsys) -> None:
     code, _, errors = call(capsys, small, tmp_path / "out", "participant", *QUICK, "--model", f"{HERE}:build_raising",
                            "--participant-label", "01")  # fmt: skip
