@@ -82,8 +82,9 @@ def group(
 
     Args:
         participants: Labels; empty: all that have a table.
-        interval: `t`: Student's t of the subjects' values, which takes them to be normal; `bootstrap`: bias-corrected
-            and accelerated bootstrap of the mean (scipy.stats.bootstrap), which needs more than a few subjects.
+        interval: `t`: Student's t of the subjects' values, which takes them to be normal, so that bounds of small
+            shares may lie below 0; `bootstrap`: bias-corrected and accelerated bootstrap of the mean
+            (scipy.stats.bootstrap), which needs more than a few subjects.
         level: Confidence of the interval.
         seed: Of the bootstrap.
     Raises:

@@ -55,11 +55,12 @@ def write_page(found: Group, out: Path, title: str, seed: int) -> Path:
 
 
 def _summary(found: Group, seed: int) -> Html:
-    bits = [row for row in found.rows if row.measure == "bits_mean" and row.region in ("brain", ALL)]
-    worst = min(bits, key=lambda row: row.mean, default=None)
+    bits = [row for row in found.rows if row.measure == "bits_mean"]
+    region = "brain" if any(row.region == "brain" for row in bits) else ALL
+    worst = min((row for row in bits if row.region == region), key=lambda row: row.mean, default=None)
     lead = f"{len(found.subjects)} subjects, {len({row.layer for row in found.rows})} layers. Intervals: "
     words = found.interval_words.replace("seed stated", f"seed {seed}")
-    fewest = None if worst is None else tag("p", f"Fewest bits: {_spoken(worst)} in {worst.layer}, {worst.region}.")
+    fewest = None if worst is None else tag("p", f"Fewest bits: {_spoken(worst)} in {worst.layer} ({worst.region}).")
     made = tag("p", f"Made by mcaprobe {versions()['mcaprobe']}.", class_="note")
     return tag("section", tag("h2", "Summary"), tag("p", f"{lead}{words}.", class_="lead"), fewest, made, id="summary")
 

@@ -31,8 +31,8 @@ def report_participants(folder: Folder, outcome: Outcome, args: argparse.Namespa
     if args.quiet:
         print(args.out)
     else:
-        before = f", {len(outcome.skipped)} were complete before" if outcome.skipped else ""
-        print(f"{len(outcome.finished)} images are done{before}. The derivatives are {args.out}.")
+        before = f"; complete before: {len(outcome.skipped)}" if outcome.skipped else ""
+        print(f"Images done: {len(outcome.finished)}{before}. The derivatives are {args.out}.")
     for line in _failures(outcome, retry):
         print(line, file=sys.stderr)
     return code
@@ -57,7 +57,7 @@ def _failures(outcome: Outcome, retry: str | None) -> list[str]:
 
 def retry_command(args: argparse.Namespace, names: Sequence[str]) -> str:
     """Return the command line that runs the named images and no others, with all other options as they were."""
-    changed = {**vars(args), **dict.fromkeys(SELECTING), "images": list(names)}
+    changed = {**vars(args), "images": list(names)}
     return shlex.join(["mcaprobe", "bids", *arguments_of(args.parser, argparse.Namespace(**changed))])
 
 

@@ -153,7 +153,7 @@ def test_complete_images_are_not_repeated(made, capsys) -> None:
     dataset, out = made
     before = contents(out / "work/sub-01_T1w") | contents(out / "sub-01")
     code, output, _ = call(capsys, dataset, out, "participant", *FULL, "--segmentation", dataset / SEGMENTATION)
-    assert code == 0 and output.startswith("0 images are done, 4 were complete before.")
+    assert code == 0 and output.startswith("Images done: 0; complete before: 4.")
     assert contents(out / "work/sub-01_T1w") | contents(out / "sub-01") == before
 
 
@@ -193,8 +193,10 @@ def test_a_corrupt_image_does_not_stop_the_others(small, tmp_path, capsys, how) 
     good = broken.read_bytes()
     spoil(broken, how)
     code, output, errors = call(capsys, small, out, "participant", *QUICK)
-    assert code == 3 and output.startswith("2 images are done.")
+    assert code == 3 and output.startswith("Images done: 2.")
     (line,) = (line for line in errors.splitlines() if line.startswith("  sub-02_ses-a_run-1_T1w: "))
+    failure = json.loads((out / "work/sub-02_ses-a_run-1_T1w.failed.json").read_text())
+    assert failure["traceback"] is None  # expected, and said in a sentence
     assert str(broken) in line and (out / "sub-02/ses-b/anat/sub-02_ses-b_sigbits.tsv").is_file()
     assert not (out / "sub-02/ses-a").exists() and "sub-02_ses-b_T1w" in (out / "sub-02.html").read_text()
 
@@ -203,7 +205,7 @@ def test_a_corrupt_image_does_not_stop_the_others(small, tmp_path, capsys, how) 
     before = contents(out / "sub-02/ses-b") | contents(out / "work/sub-01_T1w")
     broken.write_bytes(good)
     code, output, errors = call(capsys, *retry[2:])
-    assert code == 0 and output.startswith("1 images are done.") and "failed" not in errors
+    assert code == 0 and output.startswith("Images done: 1.") and "failed" not in errors
     assert (out / "sub-02/ses-a/anat/sub-02_ses-a_run-1_sigbits.tsv").is_file()
     assert contents(out / "sub-02/ses-b") | contents(out / "work/sub-01_T1w") == before
     assert "sub-02_ses-a_run-1_T1w" in (out / "sub-02.html").read_text()
@@ -279,7 +281,7 @@ def test_a_killed_call_goes_on_where_it_was(small, tmp_path, capsys) -> None:
     killed_then_resumed(small, out, out / "work" / "sub-01_T1w.done.json")
     before = contents(out / "work/sub-01_T1w") | contents(out / "sub-01")
     code, output, _ = call(capsys, small, out, "participant", *QUICK)
-    assert code == 0 and "1 were complete before" in output
+    assert code == 0 and "complete before: 1." in output
     assert contents(out / "work/sub-01_T1w") | contents(out / "sub-01") == before
     for name in NAMES[:3]:
         table = f"{name.removesuffix('_T1w')}_sigbits.tsv"
