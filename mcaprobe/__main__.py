@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from mcaprobe.commands import compare, digits, doctor, heatmap, mask, report, run
+from mcaprobe.commands import bids, compare, digits, doctor, heatmap, mask, report, run
 from mcaprobe.commands.parsing import EXIT_CODES, Parser
 
 ABOUT = """\
@@ -25,6 +25,7 @@ example:
   mcaprobe mask brain --below 1             masks of the elements without digits, as NIfTI
   mcaprobe compare brain other              two runs of one model side by side
   mcaprobe report brain --out report.html   everything in one HTML file
+  mcaprobe bids data out participant --model demo     all subjects of a BIDS dataset
   mcaprobe doctor                           what this machine can run
 
 `mcaprobe COMMAND --help` has the options, examples and files of a command.
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     whole = Parser(prog="mcaprobe", description=ABOUT, epilog=MORE + EXIT_CODES)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, digits, heatmap, mask, compare, report, doctor):
+    for command in (run, digits, heatmap, mask, compare, report, bids, doctor):
         command.add(commands)
     return whole
 

@@ -16,6 +16,7 @@ from mcaprobe.models import load_model
 from mcaprobe.observer import Observer
 from mcaprobe.result import Result
 from mcaprobe.routes import AUTO
+from mcaprobe.segmentation import with_regions
 from mcaprobe.settings import BLOCK, Settings, parse_bytes
 from mcaprobe.statistics import Estimator
 from mcaprobe.verrou import Verrou
@@ -39,6 +40,8 @@ def run(
     metrics: Sequence[str | Callable[[Any], Any]] = (),
     estimator: Estimator | None = None,
     input_options: Mapping[str, Any] | None = None,
+    segmentation: str | Path | None = None,
+    regions: Globs = "*",
     memory: int | str | None = None,
     threads: int | None = None,
     block: int = BLOCK,
@@ -67,6 +70,9 @@ def run(
         metrics: Functions of the output (or `package.module:function`) that return a number or a dict of numbers.
         estimator: Of significant bits; the default is CNH, relative to the IEEE run, p = confidence = .95.
         input_options: Fields of `images.SliceOptions` for a path; they win over the model's own `input_options`.
+        segmentation: Image of whole-numbered labels in the space of the image x: a row of the table for each label that
+            the slice has, of every layer with image axes. `segmentation.read_segmentation` says how labels are named.
+        regions: Globs of the names of the labels that become regions.
         memory: Bytes, or a text such as "4GiB", that the process may take; None: half of what is free.
         threads: Samples computed side by side; changes no bit.
         block: Samples whose moments are accumulated one by one before blocks are merged.
@@ -86,6 +92,8 @@ def run(
         )
     loaded = load_model(model, device)
     prepared = load_input(x, loaded.module, input_options or {}, device)
+    if segmentation is not None:
+        prepared = with_regions(prepared, segmentation, _globs(regions))
     if keep_moments is None:
         keep_moments = "*" if out is None else ()
     settings = Settings(

@@ -11,6 +11,7 @@ from pathlib import PurePath
 VERSION = "1.10.0"
 _ENTITIES = re.compile(r"(?:sub|tpl)-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9+]+)*")
 _OWN = ("label", "desc")  # the entities that a mask sets itself
+SIGBITS = "sigbits"  # the suffix of maps and tables of significant bits; BIDS has none for them
 # Reduction -> what follows the description, and the suffix; a share is a float, which BIDS does not call a mask.
 _KINDS = {"any": ("", "mask"), "all": ("All", "mask"), "share": ("", "probseg"), "none": ("Channels", "mask")}
 
@@ -23,6 +24,12 @@ def prefix(source: str) -> str:
         parts = [part for part in found[0].split("_") if part.split("-")[0] not in _OWN]
         return "_".join(parts)
     return f"sub-{alphanumeric(stem.split('.')[0]) or 'input'}"
+
+
+def entities(name: str) -> dict[str, str]:
+    """Return the entities of a file name, in its order: {"sub": "01", "run": "2"} of sub-01_run-2_T1w.nii.gz."""
+    found = _ENTITIES.match(name)
+    return dict(part.split("-", 1) for part in found[0].split("_")) if found else {}
 
 
 def alphanumeric(text: str) -> str:
@@ -39,6 +46,11 @@ def labels(layers: Sequence[str]) -> dict[str, str]:
         name: label if label and count[label.lower()] == 1 else label + hashlib.sha256(name.encode()).hexdigest()[:8]
         for name, label in plain.items()
     }
+
+
+def map_stem(prefix: str, label: str) -> str:
+    """Return such as sub-01_label-decoder4conv2_sigbits, the name of a layer's map of significant bits."""
+    return f"{prefix}_label-{label}_{SIGBITS}"
 
 
 def file_stem(prefix: str, label: str, marked: str, reduction: str) -> str:

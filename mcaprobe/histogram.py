@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from mcaprobe.errors import InputError
 from mcaprobe.estimators import DEFAULT, Class, Estimator, shift
 from mcaprobe.index_moments import IndexMoments
 from mcaprobe.moments import CHUNK, Moments, expect_keys
-from mcaprobe.regions import ALL, positions, select
+from mcaprobe.regions import ALL, in_groups, positions, select
 from mcaprobe.rows import Row, share_fields
 from mcaprobe.scores import COMBINATIONS, LOWEST, PER_BIT, bin_count, raw_scores
 from mcaprobe.significance import fixed_classes, snr_below_one
-from mcaprobe.sweep import Swept, sweep
+from mcaprobe.sweep import MOST_REGIONS, Swept, sweep
 
 __all__ = ["COMBINATIONS", "Histogram"]
 
@@ -58,6 +58,8 @@ class Histogram:
             fixed[:, Class.NUMBER] = torch.tensor([part.numel() for part in changes])
             changed = torch.tensor([int(part.sum()) for part in changes])
             return cls(m.n, tuple(m.shape), tuple(where), counts, fixed, changed)
+        if len(masks) > MOST_REGIONS:  # a count has a cell for each combination of regions
+            return cls.joined([cls.of(m, group) for group in in_groups(masks, MOST_REGIONS)])
         swept = sweep(m, DEFAULT, masks)
         if swept is not None:
             return cls.of_sweep(swept)
@@ -71,6 +73,16 @@ class Histogram:
         low_snr = torch.stack([select(low, masks, name, index).sum() for name, index in where.items()])
         counts = _score_counts(m, codes == Class.NUMBER, masks, list(where))
         return cls(m.n, tuple(m.shape), tuple(where), counts.cpu(), fixed.cpu(), low_snr.cpu())
+
+    @classmethod
+    def joined(cls, parts: Sequence[Histogram]) -> Histogram:
+        """Return one histogram of a layer with the regions of all parts; each part has `all` as its first region."""
+        first, names = parts[0], [name for part in parts for name in part.regions[1:]]
+        counts, fixed, low = (
+            torch.cat([getattr(first, key)[:1], *(getattr(part, key)[1:] for part in parts)])
+            for key in ("counts", "fixed", "low_snr")
+        )
+        return cls(first.n, first.shape, (ALL, *names), counts, fixed, low)
 
     @classmethod
     def of_sweep(cls, swept: Swept) -> Histogram:

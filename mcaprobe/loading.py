@@ -1,7 +1,7 @@
 """Which input does a model get? From what the user names to a tensor, or one clear sentence."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from mcaprobe.volumes import existing
 
 @dataclass(frozen=True)
 class Input:
-    """The tensor the model gets, (N, C, *spatial), and the picture it came from, where there is one."""
+    """The tensor the model gets, (N, C, *spatial), and the picture it came from, where there is one.
+
+    `regions` are parts of the picture by name, bool of its image axes, and `segmentation` the file they came from.
+    """
 
     tensor: Tensor
     name: str
@@ -26,6 +29,8 @@ class Input:
     file_sha256: str | None = None
     picture: Slice | None = None
     options: SliceOptions | None = None
+    regions: Mapping[str, Tensor] = field(default_factory=dict)
+    segmentation: str | None = None
 
 
 def load_input(

@@ -20,6 +20,7 @@ from mcaprobe.errors import InputError
 from mcaprobe.loading import Input
 from mcaprobe.metrics import Metric
 from mcaprobe.models import Model
+from mcaprobe.segmentation import regions_hash
 from mcaprobe.settings import Settings
 
 FORMAT = 1
@@ -93,6 +94,8 @@ def processor() -> str:
 def identity(settings: Settings, model: Model, x: Input, metrics: list[Metric]) -> dict[str, Any]:
     """Return all that the bits of the results depend on; results of another identity are refused."""
     options = {} if x.options is None else {f"input {k}": _plain(v) for k, v in _fields(x.options).items()}
+    if x.segmentation is not None:
+        options |= {"segmentation": x.segmentation, "regions sha256": regions_hash(x.regions)}
     return {
         **settings.identity(),
         "model": model.spec,

@@ -45,6 +45,7 @@ class Products:
     def __init__(self, campaign: "Campaign", seen: Survey, folder: Path | None) -> None:
         self.settings: Settings = campaign.settings
         self.picture: Slice | None = campaign.input.picture
+        self.regions: Mapping[str, Tensor] = campaign.input.regions
         self.seen = seen
         self.folder = folder
         self.store: Store = MemoryStore() if folder is None else FolderStore(folder / "layers")
@@ -66,12 +67,13 @@ class Products:
         self._store(name, operator, blocks if isinstance(blocks, LaneBlocks) else _merged(blocks), masks)
 
     def _masks(self, info: LayerInfo) -> dict[str, Tensor]:
-        """Return the regions of a layer apart from all of it: brain and background, where there is a mask."""
+        """Return the regions of a layer apart from all of it: brain, background, those of a segmentation."""
         if self.picture is None or self.picture.mask is None or not info.spatial:
             return {}
         grid = info.placed(tuple(self.picture.mask.shape))
         brain = layer_mask(self.picture.mask, grid, info.shape)
-        return {"brain": brain, "background": ~brain}
+        parts = {name: layer_mask(region, grid, info.shape) for name, region in self.regions.items()}
+        return {"brain": brain, "background": ~brain, **parts}
 
     def _store(
         self, name: str, operator: str, source: AnyMoments | LaneBlocks, masks: Mapping[str, Tensor]

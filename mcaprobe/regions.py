@@ -12,6 +12,12 @@ from mcaprobe.errors import InputError
 ALL = "all"
 
 
+def in_groups(masks: Mapping[str, Tensor], most: int) -> list[dict[str, Tensor]]:
+    """Return the masks in groups of at most `most`, in their order; one empty group without masks."""
+    names = list(masks)
+    return [{name: masks[name] for name in names[i : i + most]} for i in range(0, max(len(names), 1), most)]
+
+
 def positions(shape: torch.Size, masks: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     """Return, for `all` and each mask, the positions of its elements within the masked dimensions.
 

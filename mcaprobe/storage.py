@@ -117,20 +117,20 @@ def read_json(path: Path) -> Any:
         raise DamagedFile(f"{path} is not JSON ({error})") from error
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], separator: str = ",") -> str:
     """Write one line for each row, floats with all their digits, None as an empty field; return its SHA-256."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n", delimiter=separator)
     writer.writeheader()
     writer.writerows(rows)
     return _write(path, [text.getvalue().encode()])
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path, separator: str = ",") -> list[dict[str, str]]:
     """Read the lines of a CSV file with a header; raise DamagedFile when it is missing."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            return list(csv.DictReader(file, delimiter=separator))
     except FileNotFoundError as error:
         raise DamagedFile(f"{path} is missing") from error
 

@@ -7,7 +7,7 @@ enough for the line of another estimator, channel_map (channels.py) is the pictu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ from mcaprobe.histogram import Histogram
 from mcaprobe.index_moments import IndexMoments
 from mcaprobe.lane_blocks import LaneBlocks
 from mcaprobe.moments import Moments
-from mcaprobe.regions import positions, select
+from mcaprobe.regions import in_groups, positions, select
 from mcaprobe.rows import Row, share_fields
 from mcaprobe.significance import score, snr_below_one
-from mcaprobe.sweep import Swept, sweep, sweep_samples
+from mcaprobe.sweep import MOST_REGIONS, Swept, sweep, sweep_samples
 
 __all__ = ["Digest", "Histogram", "Row", "channel_map", "digest", "summarize"]
 
@@ -61,8 +61,25 @@ def digest(
         picture: Whether the map is wanted, of a floating layer of shape (1, C, *spatial).
         keep: Whether the moments are wanted.
     """
-    masks = masks or {}
-    names = {"layer": layer, "operator": operator}
+    first, *more = in_groups(masks or {}, MOST_REGIONS)
+    found = _digest(source, estimator, first, {"layer": layer, "operator": operator}, picture, keep, threads)
+    if not more:
+        return found
+    again = source if found.moments is None else found.moments
+    parts = [_digest(again, estimator, group, {"layer": layer, "operator": operator}, False, False, threads)
+             for group in more]  # fmt: skip
+    return replace(
+        found,
+        rows=[*found.rows, *(row for part in parts for row in part.rows[1:])],
+        histogram=Histogram.joined([found.histogram, *(part.histogram for part in parts)]),
+    )
+
+
+def _digest(
+    source: Moments | IndexMoments | LaneBlocks, estimator: Estimator, masks: Mapping[str, Tensor],
+    names: Mapping[str, Any], picture: bool, keep: bool, threads: int,
+) -> Digest:  # fmt: skip
+    """Return the digest with a few regions only: no more than one sweep takes."""
     swept = None
     if isinstance(source, LaneBlocks):
         swept = sweep_samples(source.reference, source.samples(), estimator, masks, threads, keep)
@@ -78,7 +95,7 @@ def digest(
             return Digest(rows, Histogram.of_sweep(swept), image, swept.moments if keep else None)
     total = source.total() if isinstance(source, LaneBlocks) else source
     image = channel_map(total, estimator) if picture and isinstance(total, Moments) else None
-    rows = summarize(total, estimator, masks, layer=layer, operator=operator)
+    rows = summarize(total, estimator, masks, **names)
     return Digest(rows, Histogram.of(total, masks), image, total if keep else None)
 
 
@@ -98,6 +115,10 @@ def summarize(
         layer, operator: Names for the rows.
     """
     masks = masks or {}
+    if len(masks) > MOST_REGIONS:
+        first, *more = (summarize(m, estimator, group, layer=layer, operator=operator)
+                        for group in in_groups(masks, MOST_REGIONS))  # fmt: skip
+        return [*first, *(row for rows in more for row in rows[1:])]
     where = positions(m.shape, masks)
     names: dict[str, Any] = {"layer": layer, "operator": operator, "shape": tuple(m.shape), "samples": m.n}
     if isinstance(m, IndexMoments):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def read_volume(path: str | Path) -> Volume:
     path = existing(path)
     try:
         image: Any = nib.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError, KeyError) as error:
+    except (ImageFileError, OSError, EOFError, ValueError, KeyError, zlib.error) as error:
         raise InputError(f"Expected an image that nibabel can read, got {path}: {first_line(error)}") from error
     shape = tuple(int(n) for n in getattr(image, "shape", ()))
     while len(shape) > 3 and shape[-1] == 1:
@@ -87,7 +88,7 @@ def read_volume(path: str | Path) -> Volume:
         )
     try:
         data = np.asanyarray(image.dataobj).reshape(shape)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
+    except (OSError, EOFError, ValueError, ImageFileError, zlib.error) as error:
         raise InputError(f"The image {path} is truncated or damaged: {first_line(error)}") from error
     canonical = nib.as_closest_canonical(nib.Nifti1Image(_finite(data, path), _affine(image, path)))
     values = np.asarray(canonical.dataobj, dtype=np.float32)

@@ -44,14 +44,14 @@ def depth_chart(group: Group) -> Html | None:
     top = group.most_bits
     frame = Frame(Axis(0, len(layers), (), "layers in the order of execution"),
                   Axis(0, top, tuple(range(0, top + 1, 4 if top == 24 else 10)), "mean significant bits"))  # fmt: skip
-    body = _blocks(layers, frame)
+    body = blocks(layers, frame)
     for series, (region, found) in enumerate(zip(regions, rows, strict=True)):
         body += _curve([found[name] for name in layers], layers, region, frame, series)
     several = f"; vertical lines: range over {len(group.runs)} runs" if len(group.runs) > 1 else ""
     about = f"Mean significant bits of {len(layers)} layers in the order of execution; the table has the numbers."
     note = tag("p", f"Mean over the elements that are numbers, whatever their share{several}.", class_="note")
     key = legend(["whole layer" if region == ALL else region for region in regions])
-    return tag("figure", frame.figure(body, about, _names(layers)), key, note, class_="chart")
+    return tag("figure", frame.figure(body, about, block_names(layers)), key, note, class_="chart")
 
 
 def _curve(found: Sequence[Sequence[Row]], layers: Sequence[str], region: str, frame: Frame, series: int) -> list[Html]:
@@ -85,7 +85,7 @@ def _spans(layers: Sequence[str]) -> list[tuple[str, int, int]]:
     return spans
 
 
-def _blocks(layers: Sequence[str], frame: Frame) -> list[Html]:
+def blocks(layers: Sequence[str], frame: Frame) -> list[Html]:
     """Return a faint ground below every second block."""
     spans = _spans(layers)
     if len(spans) > NAMED:
@@ -97,7 +97,7 @@ def _blocks(layers: Sequence[str], frame: Frame) -> list[Html]:
     ]
 
 
-def _names(layers: Sequence[str]) -> Html:
+def block_names(layers: Sequence[str]) -> Html:
     """Return the names of the blocks below the chart, slanted; first and last layer where there are too many."""
     spans, whole = _spans(layers), len(layers)
     if len(spans) > NAMED:

@@ -15,7 +15,7 @@ from mcaprobe.lane_blocks import LaneBlocks
 from mcaprobe.reducer import Reducer
 from mcaprobe.scores import COMBINATIONS, LOWEST, PER_BIT, raw_score
 from mcaprobe.statistics import Class, Estimator, IndexMoments, Moments, classes, significant_bits, snr_below_one
-from mcaprobe.summary import Digest, channel_map, digest
+from mcaprobe.summary import Digest, channel_map, digest, summarize
 from mcaprobe.sweep import block_moments, sweep, sweep_samples
 from tests.mcaprobe import small_models as models
 from tests.mcaprobe.swept_layers import BUILT, by_torch, cut, expect_same, layer, masks, same_bytes, using
@@ -254,20 +254,39 @@ def test_a_channel_map_reduces_each_position_alone(name, channels):
 def test_what_the_sweep_does_not_know_goes_through_torch():
     reference, samples = layer((1, 4, 9, 11))
     m = by_torch(reference, cut(samples, 5))
-    many = {f"region {i}": masks(9, 11)["brain"] for i in range(8)}
     wide = by_torch(reference.double(), [[s.double() for s in samples]])
-    for moments, estimator, regions in ((m, Estimator(convention="published"), {}), (m, Estimator(), many),
-                                        (wide, Estimator(), {})):  # fmt: skip
-        assert sweep(moments, estimator, regions) is None
-        found = digest(moments, estimator, regions, picture=True)
+    for moments, estimator in ((m, Estimator(convention="published")), (wide, Estimator())):
+        assert sweep(moments, estimator, {}) is None
+        found = digest(moments, estimator, picture=True)
         with using(None):
-            expected = digest(moments, estimator, regions, picture=True)
+            expected = digest(moments, estimator, picture=True)
         assert found.rows == expected.rows and all(map(same_bytes, found.picture, expected.picture))
     index = torch.zeros(1, 2, 3, 3, dtype=torch.int64)
     with Reducer(1) as reducer:
         lanes = LaneBlocks(index, {0: index, 1: index + 1}, [range(2)], reducer)
         found = digest(lanes, keep=True)
     assert isinstance(found.moments, IndexMoments) and found.rows[0].index_change_rate == 0.5
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("name", [*BUILT, None])
+def test_each_of_many_regions_is_counted_alone(name, keep):
+    reference, samples = layer((1, 4, 9, 11))
+    generator = torch.Generator().manual_seed(4)
+    regions = {f"region {i}": torch.rand(9, 11, generator=generator) < 0.3 for i in range(16)}
+    with using(name), Reducer(1) as reducer:
+        blocks = [range(i, min(i + 5, len(samples))) for i in range(0, len(samples), 5)]
+        m = by_torch(reference, cut(samples, 5))
+        assert sweep(m, Estimator(), regions) is None
+        for source in (m, LaneBlocks(reference, {i: samples[i] for i in range(len(samples))}, blocks, reducer)):
+            found = digest(source, Estimator(), regions, picture=True, keep=keep)
+            assert [row.region for row in found.rows] == ["all", *regions] == list(found.histogram.regions)
+            assert found.picture is not None and (found.moments is not None) == keep
+            for row in found.rows[1:]:
+                alone = digest(m, Estimator(), {row.region: regions[row.region]})
+                assert row == alone.rows[1]
+                assert found.histogram.rows()[found.histogram.regions.index(row.region)] == alone.histogram.rows()[1]
+            assert found.rows == summarize(m, Estimator(), regions)
 
 
 @pytest.mark.parametrize("name", BUILT)
