@@ -125,7 +125,9 @@ class Products:
     def metrics(self, values: Mapping[str, Mapping[str, float]]) -> None:
         """Take the metrics of the output: a row of the table for each."""
         for name, runs in values.items():
-            self.metric_values[name] = dict(runs)
+            # In the order of the samples, whatever the order in which their chunks arrived.
+            ordered = sorted(runs, key=lambda run: -1 if run == "reference" else int(run))
+            self.metric_values[name] = {run: runs[run] for run in ordered}
             self._store(PREFIX + name, "metric", moments_of(runs, self.settings.blocks()), {})
 
     def result(self, manifest: dict[str, Any], path: Path | None = None) -> Result:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
 
 CHUNKS = "chunks"
-WORK = (CHUNKS, "verrou")  # what is there only while a run is not complete
+WORK = (CHUNKS, "verrou", "work", "pieces")  # what is there only while a run is not complete
 
 
 class InFolder(Run):
@@ -135,7 +135,7 @@ class InFolder(Run):
     def save_failure(self, error: Exception, seen: Survey, needs: Needs) -> None:
         """Write the manifest of a run that could not end."""
         with suppress(OSError):  # the failure is told in any case
-            self._save("failed", seen, needs, failures=[str(error)])
+            self._save("failed", seen, needs, failures=getattr(error, "failures", [str(error)]))
 
     def _run(self, seen: Survey) -> Result:
         done = self._done()

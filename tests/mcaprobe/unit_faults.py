@@ -1,0 +1,166 @@
+"""A model whose workers meet a fault, and executors that lose, repeat, reorder and damage units."""
+
+import os
+import random
+import signal
+from concurrent.futures import Executor, Future
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from mcaprobe.driving import Outcome
+from tests.mcaprobe import small_models as models
+
+KIND, TIMES, FOLDER, DRIVER = "FAULT_KIND", "FAULT_TIMES", "FAULT_FOLDER", "FAULT_DRIVER"
+HERE = "tests.mcaprobe.unit_faults:build_faulty"
+
+
+def plant(monkeypatch, folder: Path, kind: str, times: int) -> None:
+    """Let the first `times` forwards in other processes than this one meet a fault."""
+    folder.mkdir(exist_ok=True)
+    for name, value in ((KIND, kind), (TIMES, times), (FOLDER, folder), (DRIVER, os.getpid())):
+        monkeypatch.setenv(name, str(value))
+
+
+def meet() -> None:
+    """Meet the planted fault, where there is one left in this process."""
+    if os.environ.get(DRIVER) in (None, str(os.getpid())):
+        return
+    for i in range(int(os.environ[TIMES])):
+        try:
+            (Path(os.environ[FOLDER]) / str(i)).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        if os.environ[KIND] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if os.environ[KIND] == "memory":
+            raise MemoryError
+        raise OSError(int(os.environ[KIND]), "planted")
+
+
+class Faulty(models.Small):
+    """Small, whose forward meets the planted fault."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        meet()
+        return super().forward(x)
+
+
+def build_faulty() -> nn.Module:
+    """Return Faulty."""
+    return Faulty().eval()
+
+
+class Gathering(Executor):
+    """Runs all units when the driver begins to wait, in another order; may do something else with each."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.chance = random.Random(seed)
+        self.gathered, self.runs = [], []
+
+    @property
+    def window(self) -> int:
+        """Asked before units are given out: what was gathered before runs now."""
+        return 10_000
+
+    def submit(self, function, work, unit):
+        future = LazyFuture(self)
+        self.gathered.append((future, function, work, unit))
+        return future
+
+    def flush(self) -> None:
+        part, self.gathered = self.gathered, []
+        self.chance.shuffle(part)
+        for future, function, work, unit in part:
+            self.runs.append(unit.first)
+            self.one(future, function, work, unit)
+
+    def one(self, future, function, work, unit) -> None:
+        future.set_result(function(work, unit))
+
+
+class LazyFuture(Future):
+    """Runs what its executor gathered when the driver looks at it first."""
+
+    def __init__(self, executor: Gathering) -> None:
+        super().__init__()
+        self.executor = executor
+        self._condition = Looking(self._condition, executor)
+
+
+class Looking:
+    """A condition whose first use by the waiting driver makes the executor run."""
+
+    def __init__(self, condition, executor) -> None:
+        self.condition, self.executor = condition, executor
+
+    def __getattr__(self, name):
+        return getattr(self.condition, name)
+
+    def acquire(self, *args):
+        if self.executor.gathered:
+            self.executor.flush()
+        return self.condition.acquire(*args)
+
+    def __enter__(self):
+        return self.condition.__enter__()
+
+    def __exit__(self, *error):
+        return self.condition.__exit__(*error)
+
+
+class Losing(Gathering):
+    """Loses the first try of each unit, before it ran or after it."""
+
+    def one(self, future, function, work, unit) -> None:
+        if self.runs.count(unit.first) == 1:
+            if unit.first % 2:
+                function(work, unit)
+            future.set_exception(ConnectionError("node gone"))
+        else:
+            super().one(future, function, work, unit)
+
+
+class Repeating(Gathering):
+    """Runs each unit twice."""
+
+    def one(self, future, function, work, unit) -> None:
+        function(work, unit)
+        super().one(future, function, work, unit)
+
+
+class Lying(Gathering):
+    """Says of the first try of each unit that it ended, and did nothing."""
+
+    def one(self, future, function, work, unit) -> None:
+        if self.runs.count(unit.first) == 1:
+            future.set_result(Outcome())
+        else:
+            super().one(future, function, work, unit)
+
+
+class Damaging(Gathering):
+    """Cuts a file of the first try of each unit short."""
+
+    def one(self, future, function, work, unit) -> None:
+        super().one(future, function, work, unit)
+        if self.runs.count(unit.first) == 1:
+            for path in unit.parent.glob(f"*/blocks/{unit.first}/conv1.safetensors"):
+                path.write_bytes(path.read_bytes()[:-1])
+
+
+class Failing(Gathering):
+    """Never runs the unit of block 1."""
+
+    def one(self, future, function, work, unit) -> None:
+        if unit.first == 1:
+            future.set_exception(ConnectionError("node gone"))
+        else:
+            super().one(future, function, work, unit)
+
+
+class Refusing(Executor):
+    """A scheduler that takes nothing."""
+
+    def submit(self, function, work, unit):
+        raise RuntimeError("Invalid account or account/partition combination specified")
