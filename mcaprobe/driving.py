@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import torch
 
 from mcaprobe.errors import InputError, RunFailure
 from mcaprobe.executors import Submits
@@ -38,14 +40,30 @@ def attempt(work: Callable[[Any], None], unit: Any) -> Outcome:
     """Run a unit in its worker; whatever it raises becomes a sentence, since engines change exceptions on the way."""
     try:
         work(unit)
-    except (InputError, RunFailure) as error:
-        return Outcome(str(error), final=True)
-    except MemoryError:
-        return Outcome("its worker ran out of memory")
-    except Exception as error:  # the user's model, a file system that goes away
+    except Exception as error:  # whatever the user's model, the machine or the file system does
+        if out_of_memory(error):
+            return Outcome("its worker ran out of memory")
+        if isinstance(error, (InputError, RunFailure)):
+            return Outcome(str(error), final=not any(isinstance(cause, OSError) for cause in causes(error)))
         traceback.print_exc(file=sys.stderr)  # into the worker's log
         return Outcome(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
     return Outcome()
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Return an error and what it was raised from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error, or what it was raised from, is a lack of memory: Python's, torch's or a device's."""
+    return any(
+        isinstance(cause, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(cause)
+        for cause in causes(error)
+    )
 
 
 def drive(

@@ -20,7 +20,7 @@ from mcaprobe.products import PRODUCTS, Products
 from mcaprobe.result import Result, load
 from mcaprobe.runs import Run
 from mcaprobe.statistics import IndexMoments, Moments
-from mcaprobe.storage import DamagedFile, file_name, read_json, read_tensors, write_json
+from mcaprobe.storage import TEMPORARY, DamagedFile, file_name, read_json, read_tensors, write_json
 from mcaprobe.units import run_unit
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class InFolder(Run):
         """Return the folder of each block that an earlier process finished; damaged chunks are removed and said."""
         found: dict[int, Path] = {}
         folder = self.out / CHUNKS
-        for chunk in sorted(folder.iterdir()) if folder.is_dir() else []:
+        for chunk in finished(folder):
             try:
                 index = verify(chunk)
                 self._absorb_index(index)
@@ -119,7 +119,7 @@ class InFolder(Run):
 
     def _save(self, status: str, seen: Survey, needs: Needs, **more: Any) -> dict[str, Any]:
         folder = self.out / self.parts
-        chunks = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        chunks = [p.name for p in finished(folder)]
         manifest = self.manifest(status, seen, needs, chunks)
         seconds = self.earlier + time.perf_counter() - self.started
         manifest["times"] = {"started": self.began, "finished": now(), "seconds": seconds, **self.times()}
@@ -207,7 +207,7 @@ class InFolder(Run):
     def _merge(self, products: Products) -> None:
         """Merge the blocks of all chunks in index order, layer by layer."""
         folders = {}
-        for chunk in sorted((self.out / CHUNKS).iterdir()):
+        for chunk in finished(self.out / CHUNKS):
             index = read_json(chunk / "index.json")
             for block in range(*index["blocks"]):
                 folders[block] = chunk / "blocks" / str(block)
@@ -222,7 +222,7 @@ class InFolder(Run):
                 products.layer(name, operator, blocks(name))
         except DamagedFile as error:
             raise RunFailure(f"{error}: give the same command again, that chunk is then repeated.") from error
-        for chunk in sorted((self.out / CHUNKS).iterdir()):
+        for chunk in finished(self.out / CHUNKS):
             products.adopt_samples(chunk / "samples")
 
     def _finish(self, products: Products, folder: Path, seen: Survey, needs: Needs) -> Result:
@@ -242,6 +242,12 @@ class InFolder(Run):
     def _remove_chunks(self) -> None:
         if (self.out / CHUNKS).exists():
             remove(self.out / CHUNKS)
+
+
+def finished(folder: Path) -> list[Path]:
+    """Return what was renamed into place in a folder, by name; what a worker still writes, or left, is not."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in paths if not path.name.startswith(TEMPORARY)]
 
 
 def _sizes(root: Path, path: Path) -> dict[str, int]:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from mcaprobe.chunks import chunk_name, run_chunk
+from mcaprobe.driving import out_of_memory
 from mcaprobe.errors import InputError, RunFailure
 from mcaprobe.folders import disk_errors, verify
 from mcaprobe.lanes import LockstepError
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
 
 INPUT = "input.safetensors"
+_ONE = Lock()  # hooks and random numbers are the process's: the units of one process run one after the other
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def run_samples(unit: SampleUnit) -> None:
 
     A model that cannot run its samples side by side leaves a chunk for each block, which needs the least memory.
     """
-    with disk_errors(unit.parent, lambda: "what other workers finished stays"):
+    with _ONE, disk_errors(unit.parent, lambda: "what other workers finished stays"):
         if whole(unit.parent / unit_name(unit.job.settings, unit.first, unit.count)):
             return
         model, metrics = ready(unit.job)
@@ -144,6 +147,8 @@ def run_samples(unit: SampleUnit) -> None:
         try:
             run_chunk(settings, model, x, unit.first, unit.count, metrics, unit.parent, Observer())
         except LockstepError as error:
+            if out_of_memory(error):  # not the model's fault: perhaps there is more another time
+                raise MemoryError from error
             for first in range(unit.first, unit.first + unit.count):
                 run_chunk(settings, model, x, first, 1, metrics, unit.parent, Observer(), str(error))
 

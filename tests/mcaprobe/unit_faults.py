@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import threading
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def meet() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if os.environ[KIND] == "memory":
             raise MemoryError
-        raise OSError(int(os.environ[KIND]), "planted")
+        raise OSError(int(os.environ[KIND]), os.strerror(int(os.environ[KIND])))
 
 
 class Faulty(models.Small):
@@ -52,24 +53,24 @@ def build_faulty() -> nn.Module:
 
 
 class Gathering(Executor):
-    """Runs all units when the driver begins to wait, in another order; may do something else with each."""
+    """Runs units in a thread, a moment after they were submitted, in another order; may do more with each."""
 
     def __init__(self, seed: int = 0) -> None:
         self.chance = random.Random(seed)
         self.gathered, self.runs = [], []
-
-    @property
-    def window(self) -> int:
-        """Asked before units are given out: what was gathered before runs now."""
-        return 10_000
+        self.lock = threading.Lock()
 
     def submit(self, function, work, unit):
-        future = LazyFuture(self)
-        self.gathered.append((future, function, work, unit))
+        future = Future()
+        with self.lock:
+            self.gathered.append((future, function, work, unit))
+            if len(self.gathered) == 1:
+                threading.Timer(0.1, self.flush).start()
         return future
 
     def flush(self) -> None:
-        part, self.gathered = self.gathered, []
+        with self.lock:
+            part, self.gathered = self.gathered, []
         self.chance.shuffle(part)
         for future, function, work, unit in part:
             self.runs.append(unit.first)
@@ -77,36 +78,6 @@ class Gathering(Executor):
 
     def one(self, future, function, work, unit) -> None:
         future.set_result(function(work, unit))
-
-
-class LazyFuture(Future):
-    """Runs what its executor gathered when the driver looks at it first."""
-
-    def __init__(self, executor: Gathering) -> None:
-        super().__init__()
-        self.executor = executor
-        self._condition = Looking(self._condition, executor)
-
-
-class Looking:
-    """A condition whose first use by the waiting driver makes the executor run."""
-
-    def __init__(self, condition, executor) -> None:
-        self.condition, self.executor = condition, executor
-
-    def __getattr__(self, name):
-        return getattr(self.condition, name)
-
-    def acquire(self, *args):
-        if self.executor.gathered:
-            self.executor.flush()
-        return self.condition.acquire(*args)
-
-    def __enter__(self):
-        return self.condition.__enter__()
-
-    def __exit__(self, *error):
-        return self.condition.__exit__(*error)
 
 
 class Losing(Gathering):
@@ -143,10 +114,11 @@ class Damaging(Gathering):
     """Cuts a file of the first try of each unit short."""
 
     def one(self, future, function, work, unit) -> None:
-        super().one(future, function, work, unit)
+        outcome = function(work, unit)
         if self.runs.count(unit.first) == 1:
             for path in unit.parent.glob(f"*/blocks/{unit.first}/conv1.safetensors"):
                 path.write_bytes(path.read_bytes()[:-1])
+        future.set_result(outcome)
 
 
 class Failing(Gathering):
