@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mcaprobe.campaign import Campaign
 from mcaprobe.errors import InputError
 from mcaprobe.executors import LOCAL, TRIES, Engine, Submits
-from mcaprobe.loading import load_input
+from mcaprobe.loading import load_input, load_whole
 from mcaprobe.metrics import load_metric
 from mcaprobe.models import load_model
 from mcaprobe.observer import Observer
@@ -40,6 +40,8 @@ def run(
     metrics: Sequence[str | Callable[[Any], Any]] = (),
     estimator: Estimator | None = None,
     input_options: Mapping[str, Any] | None = None,
+    slices: str | None = None,
+    patches: str | None = None,
     memory: int | str | None = None,
     threads: int | None = None,
     block: int = BLOCK,
@@ -72,6 +74,9 @@ def run(
         metrics: Functions of the output (or `package.module:function`) that return a number or a dict of numbers.
         estimator: Of significant bits; the default is CNH, relative to the IEEE run, p = confidence = .95.
         input_options: Fields of `images.SliceOptions` for a path; they win over the model's own `input_options`.
+        slices: The whole volume of an image file, slice by slice through a two-dimensional model: `all`, `START:STOP`
+            or `START:STOP:STEP`; each slice is a campaign with the seed `streams.piece_seed(seed, slice)`. Needs `out`.
+        patches: The same patch by patch through a three-dimensional model: `XxYxZ` voxels, or `whole`.
         memory: Bytes, or a text such as "4GiB", that the process may take; None: half of what is free.
         threads: Samples computed side by side; changes no bit.
         block: Samples whose moments are accumulated one by one before blocks are merged.
@@ -98,7 +103,10 @@ def run(
         )
     engine = Engine(executor, workers, executor_options or {}, tries)
     loaded = load_model(model, device)
-    prepared = load_input(x, loaded.module, input_options or {}, device)
+    if slices is None and patches is None:
+        prepared = load_input(x, loaded.module, input_options or {}, device)
+    else:
+        prepared = load_whole(x, loaded.module, input_options or {}, device, slices, patches)
     if keep_moments is None:
         keep_moments = "*" if out is None else ()
     settings = Settings(

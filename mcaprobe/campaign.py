@@ -17,6 +17,7 @@ from mcaprobe.observer import Observer
 from mcaprobe.result import Result
 from mcaprobe.runs_in_folder import InFolder
 from mcaprobe.runs_in_memory import InMemory
+from mcaprobe.runs_of_volumes import OfVolume
 from mcaprobe.runs_on_engines import OnEngine
 from mcaprobe.runs_under_verrou import UnderVerrou
 from mcaprobe.settings import Settings
@@ -50,6 +51,8 @@ class Campaign:
         """
         verrou = self.settings.verrou
         engine = engine or Engine()
+        if self.input.whole is not None and (out is None or verrou is not None):
+            raise InputError("A whole volume is streamed into a run directory: give out; and not under Verrou.")
         if not engine.local and out is None:
             raise InputError(f"Workers of {engine.name} meet in a run directory: give out.")
         if not engine.local and verrou is not None:
@@ -62,6 +65,8 @@ class Campaign:
             with _made(out), locked(out):
                 if verrou is not None:
                     return UnderVerrou(self, out, observer, verrou).run(overwrite)
+                if self.input.whole is not None:
+                    return OfVolume(self, out, observer, engine, self.input.whole).run(overwrite)
                 if not engine.local:
                     return OnEngine(self, out, observer, engine).run(overwrite)
                 return InFolder(self, out, observer).run(overwrite)

@@ -93,6 +93,8 @@ def processor() -> str:
 def identity(settings: Settings, model: Model, x: Input, metrics: list[Metric]) -> dict[str, Any]:
     """Return all that the bits of the results depend on; results of another identity are refused."""
     options = {} if x.options is None else {f"input {k}": _plain(v) for k, v in _fields(x.options).items()}
+    if x.whole is not None:
+        options["input pieces"] = x.whole.identity()
     return {
         **settings.identity(),
         "model": model.spec,

@@ -35,9 +35,11 @@ class InFolder(Run):
 
     Attributes:
         parts: Name of the folder with what is finished, while the run is not complete.
+        pictures: Whether maps and a picture are among the products.
     """
 
     parts = CHUNKS
+    pictures = True
 
     def __init__(self, campaign: "Campaign", out: Path, observer: Observer) -> None:
         super().__init__(campaign, observer)
@@ -229,12 +231,12 @@ class InFolder(Run):
         """Rename the products into place, complete the manifest, and only then remove the chunks."""
         self.check_perturbed(products.rows)
         manifest = self.manifest("complete", seen, needs, [])
-        products.write(manifest)
+        products.write(manifest, self.pictures)
         files: dict[str, int] = {}
         for name in PRODUCTS:
             if (folder / name).exists():
                 commit(folder / name, self.out / name)
-                files.update(_sizes(self.out, self.out / name))
+                files.update(sizes(self.out, self.out / name))
         self._save("complete", seen, needs, files=dict(sorted(files.items())))
         self._remove_chunks()
         return load(self.out)
@@ -250,6 +252,7 @@ def finished(folder: Path) -> list[Path]:
     return [path for path in paths if not path.name.startswith(TEMPORARY)]
 
 
-def _sizes(root: Path, path: Path) -> dict[str, int]:
+def sizes(root: Path, path: Path) -> dict[str, int]:
+    """Return the bytes of each file at or below `path`, by its name below `root`."""
     paths = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return {str(p.relative_to(root)): p.stat().st_size for p in paths}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
 
 INPUT = "input.safetensors"
-_ONE = Lock()  # hooks and random numbers are the process's: the units of one process run one after the other
+ONE_AT_A_TIME = Lock()  # hooks and the state of torch's random numbers are a whole process's
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Job:
 
     Attributes:
         model: `package.module:name`, or the module itself.
+        name: Of the model, in manifests.
         model_sha256: Of the parameters that the driver has.
         metrics: `package.module:function`, or the functions themselves.
         folder: Current folder of the driver, from which modules are imported.
@@ -48,6 +49,7 @@ class Job:
 
     settings: Settings
     model: str | nn.Module
+    name: str
     model_sha256: str
     metrics: tuple[str | Callable[[Any], Any], ...]
     folder: str
@@ -71,6 +73,7 @@ def job_of(campaign: Campaign, settings: Settings) -> Job:
     return Job(
         settings=settings,
         model=model.spec if model.by_name else model.module,
+        name=model.spec,
         model_sha256=model.sha256,
         metrics=tuple(metric.spec if metric.by_name else metric.function for metric in campaign.metrics),
         folder=os.getcwd(),
@@ -138,7 +141,7 @@ def run_samples(unit: SampleUnit) -> None:
 
     A model that cannot run its samples side by side leaves a chunk for each block, which needs the least memory.
     """
-    with _ONE, disk_errors(unit.parent, lambda: "what other workers finished stays"):
+    with ONE_AT_A_TIME, disk_errors(unit.parent, lambda: "what other workers finished stays"):
         if whole(unit.parent / unit_name(unit.job.settings, unit.first, unit.count)):
             return
         model, metrics = ready(unit.job)

@@ -147,6 +147,12 @@ def _image(parser: argparse.ArgumentParser) -> None:
         metavar="I",
         help="slice number (default: the one with the most non-zero voxels)",
     )
+    group.add_argument("--slices", metavar="RANGE",
+                       help="the whole volume, slice by slice: all, START:STOP or START:STOP:STEP; maps are "
+                       "three-dimensional then")  # fmt: skip
+    group.add_argument("--patches", metavar="XxYxZ",
+                       help="the whole volume, patch by patch, through a three-dimensional model; whole for one patch "
+                       "of everything")  # fmt: skip
     group.add_argument(
         "--context",
         type=int,
@@ -179,8 +185,10 @@ def main(args: argparse.Namespace) -> int:
         keep_moments=args.keep_moments or (), keep_samples=args.keep_samples or (),
         metrics=args.metric, estimator=estimator_of(stated(args, ESTIMATOR_OPTIONS)),
         input_options=stated(args, ("plane", "index", "context", "size", "voxel_size", "intensity", "mask")),
-        memory=args.memory, threads=args.threads, device=args.device, overwrite=args.overwrite, chunk=args.chunk,
-        executor=args.executor, workers=args.workers, executor_options=parse_options(args.executor_option),
+        slices=args.slices, patches=args.patches, memory=args.memory,
+        threads=args.threads, device=args.device, overwrite=args.overwrite, chunk=args.chunk,
+        executor=args.executor, workers=args.workers,
+        executor_options=parse_options(args.executor_option),
         observer=observer_for(args), **stated(args, ("block",)),
     )  # fmt: skip
     return report(result, result.rows, args)

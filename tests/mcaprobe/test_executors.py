@@ -87,7 +87,7 @@ def test_a_model_that_leaves_lockstep_runs_one_sample_at_a_time_on_workers_too(t
 
 
 def test_a_scheduler_that_refuses_is_told_with_its_own_words(tmp_path):
-    with pytest.raises(RunFailure, match="4 of 4 units failed(?s:.*)Invalid account or account/partition"):
+    with pytest.raises(RunFailure, match=r"4 of 4 units failed(?s:.*)Invalid account or account/partition"):
         run(tmp_path / "run", executor=faults.Refusing())
 
 
@@ -111,12 +111,12 @@ def test_a_worker_that_would_give_other_bits_is_refused(tmp_path, monkeypatch):
                 patch.setattr("torch.__version__", "0.4")
                 super().one(future, function, work, unit)
 
-    with pytest.raises(RunFailure, match="would give other bits: its torch is '0.4'"):
+    with pytest.raises(RunFailure, match=r"would give other bits: its torch is '0.4'"):
         run(tmp_path / "run", executor=Elsewhere())
 
 
 def test_a_worker_that_builds_another_model_is_refused(tmp_path):
-    with pytest.raises(RunFailure, match="builds another model .*build_unseeded"):
+    with pytest.raises(RunFailure, match=r"builds another model .*build_unseeded"):
         mcaprobe.run(f"{models.HERE}:build_unseeded", models.line(), samples=2, out=tmp_path / "run",
                      executor="processes", workers=1)  # fmt: skip
 

@@ -52,6 +52,11 @@ def build_faulty() -> nn.Module:
     return Faulty().eval()
 
 
+def first_of(unit) -> int:
+    """Return the first block or piece of a unit."""
+    return unit.numbers[0] if hasattr(unit, "numbers") else unit.first
+
+
 class Gathering(Executor):
     """Runs units in a thread, a moment after they were submitted, in another order; may do more with each."""
 
@@ -73,7 +78,7 @@ class Gathering(Executor):
             part, self.gathered = self.gathered, []
         self.chance.shuffle(part)
         for future, function, work, unit in part:
-            self.runs.append(unit.first)
+            self.runs.append(first_of(unit))
             self.one(future, function, work, unit)
 
     def one(self, future, function, work, unit) -> None:
@@ -84,8 +89,8 @@ class Losing(Gathering):
     """Loses the first try of each unit, before it ran or after it."""
 
     def one(self, future, function, work, unit) -> None:
-        if self.runs.count(unit.first) == 1:
-            if unit.first % 2:
+        if self.runs.count(first_of(unit)) == 1:
+            if first_of(unit) % 2:
                 function(work, unit)
             future.set_exception(ConnectionError("node gone"))
         else:
@@ -104,7 +109,7 @@ class Lying(Gathering):
     """Says of the first try of each unit that it ended, and did nothing."""
 
     def one(self, future, function, work, unit) -> None:
-        if self.runs.count(unit.first) == 1:
+        if self.runs.count(first_of(unit)) == 1:
             future.set_result(Outcome())
         else:
             super().one(future, function, work, unit)
@@ -115,7 +120,7 @@ class Damaging(Gathering):
 
     def one(self, future, function, work, unit) -> None:
         outcome = function(work, unit)
-        if self.runs.count(unit.first) == 1:
+        if self.runs.count(first_of(unit)) == 1:
             for path in unit.parent.glob(f"*/blocks/{unit.first}/conv1.safetensors"):
                 path.write_bytes(path.read_bytes()[:-1])
         future.set_result(outcome)
@@ -125,7 +130,7 @@ class Failing(Gathering):
     """Never runs the unit of block 1."""
 
     def one(self, future, function, work, unit) -> None:
-        if unit.first == 1:
+        if first_of(unit) == 1:
             future.set_exception(ConnectionError("node gone"))
         else:
             super().one(future, function, work, unit)
