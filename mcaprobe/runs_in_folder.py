@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
 
 CHUNKS = "chunks"
-WORK = (CHUNKS, "verrou", "work", "pieces")  # what is there only while a run is not complete
+SHARED = "work"  # what workers of other processes read
+WORK = (CHUNKS, "verrou", SHARED, "pieces")  # what is there only while a run is not complete
 
 
 class InFolder(Run):
@@ -242,8 +243,9 @@ class InFolder(Run):
         return load(self.out)
 
     def _remove_chunks(self) -> None:
-        if (self.out / CHUNKS).exists():
-            remove(self.out / CHUNKS)
+        for name in (CHUNKS, SHARED):
+            if (self.out / name).exists():
+                remove(self.out / name)
 
 
 def finished(folder: Path) -> list[Path]:

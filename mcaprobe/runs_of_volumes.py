@@ -18,8 +18,8 @@ from mcaprobe.pieces import PieceUnit, Watching, chunks_of, run_pieces
 from mcaprobe.planning import HISTOGRAM_BYTES, Needs, Survey, expect_room, kept_bytes, map_bytes, plan
 from mcaprobe.products import PRODUCTS
 from mcaprobe.result import Result, load
-from mcaprobe.runs_in_folder import InFolder, finished, sizes
-from mcaprobe.runs_on_engines import WORK, settings_of_workers
+from mcaprobe.runs_in_folder import SHARED, InFolder, finished, sizes
+from mcaprobe.runs_on_engines import settings_of_workers
 from mcaprobe.storage import DamagedFile, read_json
 from mcaprobe.volume_products import VolumeProducts
 from mcaprobe.whole import Whole
@@ -81,7 +81,7 @@ class OfVolume(InFolder):
         missing = [number for number in self.whole.numbers if number not in self.taken]
         if not missing:
             return
-        parent, work = self.out / PARTS, self.out / WORK
+        parent, work = self.out / PARTS, self.out / SHARED
         parent.mkdir(exist_ok=True)
         work.mkdir(exist_ok=True)
         self.whole.store(work / VOLUME)
@@ -172,6 +172,6 @@ class OfVolume(InFolder):
         return f"{kept}; free some space and give the same command again."
 
     def _remove_chunks(self) -> None:
-        for name in (PARTS, WORK):
+        for name in (PARTS, SHARED):
             if (self.out / name).exists():
                 remove(self.out / name)

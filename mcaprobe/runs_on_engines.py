@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcaprobe.driving import drive
-from mcaprobe.executors import PROCESSES, Engine
+from mcaprobe.executors import PROCESSES, SLURM, Engine
 from mcaprobe.failures import UnitsFailed
 from mcaprobe.folders import remove, verify
 from mcaprobe.memory import default_memory
 from mcaprobe.observer import Observer
 from mcaprobe.planning import Needs, Survey, plan
 from mcaprobe.products import Products
-from mcaprobe.runs_in_folder import CHUNKS, InFolder
+from mcaprobe.runs_in_folder import CHUNKS, SHARED, InFolder
 from mcaprobe.settings import Settings
 from mcaprobe.storage import DamagedFile
 from mcaprobe.work import SampleUnit, job_of, run_samples, unit_name, write_input
@@ -23,7 +23,6 @@ from mcaprobe.work import SampleUnit, job_of, run_samples, unit_name, write_inpu
 if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
 
-WORK = "work"  # what workers read; there only while a run is not complete
 
 
 class OnEngine(InFolder):
@@ -45,12 +44,12 @@ class OnEngine(InFolder):
             return needs
         parent = self.out / CHUNKS
         parent.mkdir(exist_ok=True)
-        job, x = job_of(self.campaign, settings), write_input(self.out / WORK, self.campaign)
+        job, x = job_of(self.campaign, settings), write_input(self.out / SHARED, self.campaign)
         units = {
             f"samples {unit_name(settings, first, count)}": SampleUnit(job, x, first, count, parent)
             for first, count in spans(missing, units_of(missing, needs, self.engine))
         }
-        with self.engine.opened(self.out / WORK) as executor:
+        with self.engine.opened(self.out / SHARED) as executor:
             failed = drive(
                 executor, run_samples, units, lambda key: self._take(units[key]), self.say, self.engine.tries
             )
@@ -84,17 +83,14 @@ class OnEngine(InFolder):
         if self.alone is not None and before is None:
             self.say(f"The samples run one at a time, since this model cannot run them side by side: {self.alone}")
 
-    def _remove_chunks(self) -> None:
-        super()._remove_chunks()
-        if (self.out / WORK).exists():
-            remove(self.out / WORK)
-
 
 def settings_of_workers(settings: Settings, engine: Engine) -> Settings:
     """Return the settings of one worker: of workers on this machine each gets its part of the memory and the threads.
 
     Elsewhere `memory` is what one worker may take, and its threads are the processors that it was given.
     """
+    if engine.kind == SLURM:  # whose nodes need not bind a task to the processors that it was given
+        return replace(settings, threads=settings.threads or int(engine.options.get("cpus_per_task", 1)))
     if engine.kind != PROCESSES:
         return settings
     count = engine.at_once() or 1

@@ -19,6 +19,7 @@ from mcaprobe.errors import InputError
 GATHER = 0.3  # seconds in which further submissions join an array
 POLL = 1.0  # seconds between two looks at the queue
 GRACE = 15.0  # seconds that a result may take to appear on this machine when its job has left the queue
+MINUTES = 60  # that a unit may take, where the options do not say
 LARGEST = 1000  # tasks of an array where the scheduler does not say
 
 
@@ -31,7 +32,7 @@ class ArrayJobs(Executor):
     Args:
         folder: For scripts, logs and results, on a disk that all nodes see.
         workers: Tasks of an array that run at once; None: as Slurm has it.
-        options: Of submitit, such as slurm_partition, timeout_min, mem_gb, cpus_per_task.
+        options: Of submitit, such as slurm_partition, timeout_min (60 where it is not given), mem_gb, cpus_per_task.
     """
 
     def __init__(self, folder: Path, workers: int | None, options: Mapping[str, Any]) -> None:
@@ -44,7 +45,7 @@ class ArrayJobs(Executor):
         parallel = {} if workers is None else {"slurm_array_parallelism": workers}
         try:
             self._engine = submitit.AutoExecutor(folder=folder, cluster="slurm")
-            self._engine.update_parameters(**{"name": "mcaprobe", **parallel, **options})
+            self._engine.update_parameters(**{"name": "mcaprobe", "timeout_min": MINUTES, **parallel, **options})
         except (NameError, TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise InputError(f"submitit refuses the options {dict(options)} of Slurm: {error}") from error
         self._thread = Thread(target=self._serve, name="slurm", daemon=True)
@@ -79,7 +80,7 @@ class ArrayJobs(Executor):
     def _send(self) -> bool:
         """Submit one array of what waits; return whether the scheduler took it."""
         part = [self._waiting.popleft() for _ in range(min(self.largest, len(self._waiting)))]
-        live = [entry for entry in part if entry[0].set_running_or_notify_cancel()]
+        live = [entry for entry in part if not entry[0].cancelled()]
         if not live:
             return True
         try:
@@ -87,13 +88,16 @@ class ArrayJobs(Executor):
         except Exception as error:  # sbatch said no, or is not there
             why = _first(error)
             if self._jobs and "limit" in why.lower():  # a limit on jobs: wait until some of ours have ended
-                self._waiting.extendleft((_again(future), f, a) for future, f, a in reversed(live))
+                self._waiting.extendleft(reversed(live))
                 return False
             for future, _, _ in live:
                 future.set_exception(RuntimeError(f"Slurm refuses the job: {why}"))
             return True
         for job, (future, _, _) in zip(jobs, live, strict=True):
-            self._jobs[job.job_id] = (job, future)
+            if future.set_running_or_notify_cancel():
+                self._jobs[job.job_id] = (job, future)
+            else:
+                _call("scancel", job.job_id)
         return True
 
     def _collect(self) -> None:
@@ -116,12 +120,6 @@ class ArrayJobs(Executor):
 def _call_one(call: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
     function, args = call
     return function(*args)
-
-
-def _again(future: Future[Any]) -> Future[Any]:
-    """Return a future that was told to run as one that waits again."""
-    future._state = "PENDING"
-    return future
 
 
 def array_limit() -> int:
