@@ -53,6 +53,14 @@ def test_units_of_one_executor_run_at_once_in_threads_with_the_same_bits(alone, 
     expect_equal(alone, tmp_path / "run")
 
 
+def test_chunks_are_merged_in_the_order_of_their_numbers_not_of_their_names(tmp_path):
+    options = {"samples": 12, "block": 1, "keep_moments": "*"}
+    mcaprobe.run(models.build_line(), models.line(), out=tmp_path / "alone", **options)
+    mcaprobe.run(models.build_line(), models.line(), out=tmp_path / "run", executor=faults.Gathering(), **options)
+    assert sorted(["2-2", "10-10"])[0] == "10-10"
+    expect_equal(tmp_path / "alone", tmp_path / "run")
+
+
 def test_a_module_that_has_no_name_goes_as_it_is(alone, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         run(tmp_path / "run", model=faults.build_faulty(), executor=pool)
