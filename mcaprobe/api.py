@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mcaprobe.campaign import Campaign
 from mcaprobe.errors import InputError
-from mcaprobe.loading import load_input
+from mcaprobe.executors import LOCAL, TRIES, Engine, Submits
+from mcaprobe.loading import load_input, load_whole
 from mcaprobe.metrics import load_metric
 from mcaprobe.models import load_model
 from mcaprobe.observer import Observer
@@ -42,6 +43,8 @@ def run(
     input_options: Mapping[str, Any] | None = None,
     segmentation: str | Path | None = None,
     regions: Globs = "*",
+    slices: str | None = None,
+    patches: str | None = None,
     memory: int | str | None = None,
     threads: int | None = None,
     block: int = BLOCK,
@@ -49,6 +52,10 @@ def run(
     device: str = "cpu",
     verrou: Verrou | None = None,
     overwrite: bool = False,
+    executor: str | Submits = LOCAL,
+    workers: int | None = None,
+    executor_options: Mapping[str, Any] | None = None,
+    tries: int = TRIES,
     observer: Observer | None = None,
 ) -> Result:
     """Run a model once in IEEE arithmetic and `samples` times with random rounding; return the digits of every layer.
@@ -73,6 +80,9 @@ def run(
         segmentation: Image of whole-numbered labels in the space of the image x: a row of the table for each label that
             the slice has, of every layer with image axes. `segmentation.read_segmentation` says how labels are named.
         regions: Globs of the names of the labels that become regions.
+        slices: The whole volume of an image file, slice by slice through a two-dimensional model: `all`, `START:STOP`
+            or `START:STOP:STEP`; each slice is a campaign with the seed `streams.piece_seed(seed, slice)`. Needs `out`.
+        patches: The same patch by patch through a three-dimensional model: `XxYxZ` voxels, or `whole`.
         memory: Bytes, or a text such as "4GiB", that the process may take; None: half of what is free.
         threads: Samples computed side by side; changes no bit.
         block: Samples whose moments are accumulated one by one before blocks are merged.
@@ -80,20 +90,36 @@ def run(
         device: Torch device.
         verrou: Run each sample in a process under Verrou, so (`mode` is then a rounding mode of Verrou); None: emulate.
         overwrite: Start again although `out` holds a run.
+        executor: Where the work runs, which changes no bit: `local` (this process), `processes`, `dask`, `slurm`, or
+            anything with `submit()`, such as `dask.distributed`'s `client.get_executor()`. Other workers than this
+            process need `out` on a disk that all of them see, and are best given a model by its name.
+        workers: Workers at once of processes, dask and slurm; None: as many processes as processors, as Dask's and
+            Slurm's own rules have it.
+        executor_options: What the engine is made with, see `executors.Engine`.
+        tries: How often a unit whose worker is lost is given out in all.
         observer: Told of the progress; None: nobody.
     Raises:
         InputError: bad input; nothing was started.
-        RunFailure: the model raised or the disk is full; with `out` the chunks that are done stay.
+        RunFailure: the model raised, the disk is full or units failed; with `out` the chunks that are done stay.
     """
     if verrou is not None and not all(isinstance(named, str) for named in (model, *metrics)):
         raise InputError(
             "Expected the model and the metrics as package.module:function, since each sample under Verrou is a "
             "process of its own."
         )
+    engine = Engine(executor, workers, executor_options or {}, tries)
     loaded = load_model(model, device)
-    prepared = load_input(x, loaded.module, input_options or {}, device)
-    if segmentation is not None:
-        prepared = with_regions(prepared, segmentation, _globs(regions))
+    if slices is None and patches is None:
+        prepared = load_input(x, loaded.module, input_options or {}, device)
+        if segmentation is not None:
+            prepared = with_regions(prepared, segmentation, _globs(regions))
+    elif segmentation is None:
+        prepared = load_whole(x, loaded.module, input_options or {}, device, slices, patches)
+    else:
+        raise InputError(
+            f"Expected no segmentation beside --slices or --patches, got {segmentation}: the rows of a whole volume "
+            "are those of all, brain and background."
+        )
     if keep_moments is None:
         keep_moments = "*" if out is None else ()
     settings = Settings(
@@ -103,7 +129,7 @@ def run(
         verrou=verrou,
     )  # fmt: skip
     campaign = Campaign(settings, loaded, prepared, [load_metric(metric) for metric in metrics])
-    return campaign.run(None if out is None else Path(out), observer or Observer(), overwrite)
+    return campaign.run(None if out is None else Path(out), observer or Observer(), overwrite, engine)
 
 
 def _globs(globs: Globs) -> tuple[str, ...]:

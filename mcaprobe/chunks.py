@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from mcaprobe.collecting import AnyMoments, UnitReport
-from mcaprobe.folders import commit, filling, seal
+from mcaprobe.folders import claim, filling, mine, seal
 from mcaprobe.metrics import Metric
 from mcaprobe.observer import Observer
 from mcaprobe.settings import Settings
@@ -51,14 +51,14 @@ def run_chunk(
     """Run blocks `first` .. `first + count - 1` and leave them as one sealed folder `parent / <first>-<last sample>`.
 
     The folder appears once, whole; on any exception nothing is left. Repeating the call gives the same bytes, apart
-    from the seconds in its index.
+    from the seconds in its index; of two workers that make it at once the first one's stays.
     """
     blocks = settings.blocks()[first : first + count]
     name = chunk_name(blocks)
-    with filling(parent, name) as folder:
+    with filling(parent, mine(name)) as folder:
         report = run_unit(settings, model, x, blocks, metrics, ChunkWriter(folder, first), observer, alone)
         seal(folder, {"blocks": [first, first + count], **vars(report)})
-        commit(folder, parent / name)
+        claim(folder, parent / name)
     return report
 
 

@@ -4,6 +4,8 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +64,27 @@ def filling(parent: Path, name: str) -> Iterator[Path]:
         remove(folder)
 
 
+def mine(name: str) -> str:
+    """Return a name for `filling` that no other worker has, on this machine or another that shares the disk."""
+    return f"{socket.gethostname()}-{threading.get_ident()}-{name}"
+
+
+def claim(folder: Path, final: Path) -> bool:
+    """Rename a filled folder to `final`, unless that is there already; return whether it was renamed.
+
+    The file system decides: of two that claim a name at once, one gets it.
+    """
+    flush_folder(folder)
+    try:
+        os.rename(folder, final)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    flush_folder(final.parent)
+    return True
+
+
 def commit(folder: Path, final: Path) -> None:
     """Rename a filled folder or file into place, replacing what is there; the disk has it afterwards."""
     if folder.is_dir():
@@ -92,7 +115,11 @@ def sweep(folder: Path) -> None:
     if folder.is_dir():
         for path in folder.iterdir():
             if path.name.startswith(TEMPORARY):
-                remove(path)
+                try:
+                    remove(path)
+                except OSError as error:  # a worker that lives on still fills it
+                    if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                        raise
 
 
 @contextmanager

@@ -115,23 +115,47 @@ def load_slice(path: str | Path, options: SliceOptions | None = None) -> Slice:
     if not slab[options.context].any():
         raise InputError(f"The {options.plane} slice {index} of {path} is empty: all of its voxels are 0.")
     flat: NDArray[Any] = np.asarray(mask.take(index, axis=axis))
-    before = [0, 0]
+    return framed(slab, flat, volume.affine, index, options, name=str(path), rule=rule, space=volume.space)
+
+
+def framed(
+    slab: NDArray[np.float32], mask: NDArray[Any], affine: NDArray[np.float64], index: int, options: SliceOptions, *,
+    name: str, rule: str, space: int,
+) -> Slice:  # fmt: skip
+    """Return a slice with its neighbours as it goes into a model: padded or cropped, with the affine of what is left.
+
+    Args:
+        slab: (2 * context + 1, H, W), normalized.
+        mask: (H, W), of the slice itself.
+        affine: (4, 4) of the volume.
+        index: Of the slice along the plane's axis.
+    """
+    axis, before = SLICE_AXIS[options.plane], [0, 0]
     if options.size is not None:
-        before = [(want - have) // 2 for want, have in zip(options.size, flat.shape, strict=True)]
+        before = [(want - have) // 2 for want, have in zip(options.size, mask.shape, strict=True)]
         slab = np.stack([_fitted(plane, options.size) for plane in slab])
-        flat = _fitted(flat, options.size)
+        mask = _fitted(mask, options.size)
     tensor = torch.from_numpy(np.ascontiguousarray(slab, dtype=np.float32))[None]
     return Slice(
         tensor=tensor,
-        name=str(path),
+        name=name,
         mask_rule=rule,
-        affine=_plane_affine(volume.affine, axis, index, before),
+        affine=_plane_affine(affine, axis, index, before),
         anatomy=tensor[0, options.context].clone(),
-        mask=torch.from_numpy(flat.copy()),
+        mask=torch.from_numpy(mask.copy()),
         plane=options.plane,
         index=index,
-        space=volume.space,
+        space=space,
     )
+
+
+def normalized_volume(path: str | Path, options: SliceOptions) -> tuple[Volume, NDArray[np.bool_], str]:
+    """Return a whole image as slices are taken from it (resampled, scaled), its mask, and the rule of the mask."""
+    volume, mask, rule = _masked_volume(existing(path), options)
+    if not volume.data.any():
+        raise InputError(f"The image {path} is empty: all of its voxels are 0.")
+    data = _normalized(volume.data, volume, options.intensity)
+    return Volume(data, volume.affine, str(path), volume.space), mask, rule
 
 
 def _masked_volume(path: Path, options: SliceOptions) -> tuple[Volume, NDArray[np.bool_], str]:

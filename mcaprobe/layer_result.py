@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,13 +125,16 @@ class LayerResult:
         """Write the map and the shares as NIfTI (and JSON beside it) in the space of the input image."""
         bits, majority, shares = self.bits.numpy(), self.majority.numpy(), self.shares.numpy()
         affine, axis, space = self.placed(tuple(bits.shape))
-        about = {
+        return save_layer(path, bits, majority, shares, affine, self.about(), axis=axis, space=space)
+
+    def about(self) -> dict[str, Any]:
+        """Return the facts that stand beside a map of this layer."""
+        return {
             "layer": self.name, "operator": self.operator, "shape": list(self.shape),
             "samples": self._result.samples, "mode": self._result.manifest["mode"],
             "estimator": str(self._result.estimator), "input": self._result.manifest["input"]["name"],
             "field_of_view_assumed": self.field_of_view_assumed,
         }  # fmt: skip
-        return save_layer(path, bits, majority, shares, affine, about, axis=axis, space=space)
 
     @property
     def spatial(self) -> bool:

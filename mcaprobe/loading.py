@@ -13,7 +13,9 @@ from mcaprobe.errors import InputError
 from mcaprobe.folders import file_hash
 from mcaprobe.images import Slice, SliceOptions, load_slice
 from mcaprobe.models import nearest, tensor_hash
+from mcaprobe.tensor_files import TENSOR_SUFFIXES
 from mcaprobe.volumes import existing
+from mcaprobe.whole import Whole
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Input:
     """The tensor the model gets, (N, C, *spatial), and the picture it came from, where there is one.
 
     `regions` are parts of the picture by name, bool of its image axes, and `segmentation` the file they came from.
+    Where the input is a whole volume, `whole` has it, and the tensor is its middle piece.
     """
 
     tensor: Tensor
@@ -31,6 +34,7 @@ class Input:
     options: SliceOptions | None = None
     regions: Mapping[str, Tensor] = field(default_factory=dict)
     segmentation: str | None = None
+    whole: Whole | None = None
 
 
 def load_input(
@@ -53,6 +57,31 @@ def load_input(
         shown = picture if picture.anatomy is not None else None
         result = Input(picture.tensor, str(x), tensor_hash(picture.tensor), file_hash(existing(x)), shown, chosen)
     _check(result)
+    return replace(result, tensor=result.tensor.to(device))
+
+
+def load_whole(
+    path: Any, model: nn.Module, options: Mapping[str, Any], device: str, slices: str | None, patches: str | None
+) -> Input:
+    """Return a whole image as an input that is streamed through the model piece by piece.
+
+    Args:
+        slices: `all`, or START:STOP or START:STOP:STEP, for a two-dimensional model.
+        patches: XxYxZ, or `whole` for one patch of everything, for a three-dimensional model.
+    Raises:
+        InputError: no image, another slice was asked for too, or there are no such slices.
+    """
+    if not isinstance(path, (str, Path)) or existing(path).suffix.lower() in TENSOR_SUFFIXES:
+        raise InputError("Expected an image for slices or patches, got a tensor: it has no slices to choose from.")
+    if slices is not None and patches is not None:
+        raise InputError("Expected slices (a two-dimensional model) or patches (a three-dimensional one), not both.")
+    if "index" in options:
+        raise InputError(f"Expected one slice ({options['index']}) or slices of the whole volume, not both.")
+    chosen = replace(slice_options(getattr(model, "input_options", None), options), index=None)
+    whole = Whole.read(path, chosen, slices, patches)
+    picture = whole.picture(whole.numbers[len(whole.numbers) // 2])
+    sha256 = tensor_hash(torch.from_numpy(whole.data))
+    result = Input(picture.tensor, str(path), sha256, file_hash(existing(path)), picture, chosen, whole)
     return replace(result, tensor=result.tensor.to(device))
 
 

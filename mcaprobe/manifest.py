@@ -96,6 +96,8 @@ def identity(settings: Settings, model: Model, x: Input, metrics: list[Metric]) 
     options = {} if x.options is None else {f"input {k}": _plain(v) for k, v in _fields(x.options).items()}
     if x.segmentation is not None:
         options |= {"segmentation": x.segmentation, "regions sha256": regions_hash(x.regions)}
+    if x.whole is not None:
+        options["input pieces"] = x.whole.identity()
     return {
         **settings.identity(),
         "model": model.spec,

@@ -16,17 +16,21 @@ PREFIX = "metric:"
 
 @dataclass(frozen=True)
 class Metric:
-    """A function of the model's output that returns one number, or a dict of numbers."""
+    """A function of the model's output that returns one number, or a dict of numbers.
+
+    `by_name`: it was asked for as `package.module:function`, so that another process finds it.
+    """
 
     name: str
     spec: str
     function: Callable[[Any], Any]
+    by_name: bool = False
 
 
 def load_metric(metric: str | Callable[[Any], Any]) -> Metric:
     """Return the metric of `package.module:function` or of a function; raise InputError where there is none."""
     if isinstance(metric, str):
-        return Metric(metric.rpartition(":")[2], metric, import_object(metric, "metric"))
+        return Metric(metric.rpartition(":")[2], metric, import_object(metric, "metric"), True)
     name = getattr(metric, "__name__", type(metric).__name__)
     return Metric(name, f"{getattr(metric, '__module__', '')}:{name}", metric)
 

@@ -19,12 +19,16 @@ SHORT_MODELS = {"demo": "analyses.models.demo:build_model"}
 
 @dataclass(frozen=True)
 class Model:
-    """A model in evaluation mode, the name it was asked for by, and what had to be said about it."""
+    """A model in evaluation mode, the name it was asked for by, and what had to be said about it.
+
+    `by_name`: it was asked for as `package.module:name`, so that another process can make it.
+    """
 
     module: nn.Module
     spec: str
     sha256: str
     notes: tuple[str, ...] = ()
+    by_name: bool = False
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -98,7 +102,7 @@ def load_model(model: str | nn.Module, device: str = "cpu") -> Model:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"The device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     whole = hashlib.sha256(repr(sorted(state_hashes(module).items())).encode()).hexdigest()
-    return Model(module, spec, whole, notes)
+    return Model(module, spec, whole, notes, isinstance(model, str))
 
 
 def _build(build: Callable[[], Any], spec: str) -> Any:

@@ -143,7 +143,7 @@ def memory_needed(
     growth += copies * sum(state_bytes(info) for info in seen.layers.values())
     need = base_memory(settings.device) + SLACK + int(MALLOC * growth)
     if in_memory:
-        need += kept_bytes(settings, seen) + _maps(seen)
+        need += kept_bytes(settings, seen) + map_bytes(seen)
     return need
 
 
@@ -158,14 +158,14 @@ def kept_bytes(settings: Settings, seen: Survey) -> int:
     return total
 
 
-def _maps(seen: Survey) -> int:
+def map_bytes(seen: Survey) -> int:
     mapped = [info for info in seen.layers.values() if info.spatial and info.dtype.is_floating_point]
     return sum(MAP_BYTES * prod(info.shape[2:]) for info in mapped)
 
 
 def disk_needed(settings: Settings, seen: Survey, chunks: int) -> int:
     """Return the predicted size of the run directory: maps, what is kept, and all moments where there are chunks."""
-    total = kept_bytes(settings, seen) + _maps(seen) + 2**20
+    total = kept_bytes(settings, seen) + map_bytes(seen) + 2**20
     total += len(seen.layers) * HISTOGRAM_BYTES
     if chunks > 1:
         total += len(settings.blocks()) * sum(state_bytes(info) for info in seen.layers.values())
@@ -204,7 +204,7 @@ def plan(
         count -= 1
     disk = disk_needed(settings, seen, 1 if count >= total else 2)
     if out is not None:
-        _expect_room(disk, out)
+        expect_room(disk, out)
     return Needs(memory, allowed, disk, count)
 
 
@@ -229,11 +229,11 @@ def plan_processes(settings: Settings, seen: Survey, out: Path, jobs: int | None
             "allowed: raise --memory, lower --jobs, or record fewer layers with --layers."
         )
     needs = Needs(own + count * one, allowed, disk_needed(settings, seen, 1) + runs * sum(recorded), 1)
-    _expect_room(needs.disk, out)
+    expect_room(needs.disk, out)
     return needs, count
 
 
-def _expect_room(disk: int, out: Path) -> None:
+def expect_room(disk: int, out: Path) -> None:
     free = shutil.disk_usage(_existing(out)).free
     if disk > free:
         raise InputError(

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 HEATMAP = "heatmap.png"
 METRICS = "metrics.csv"
 MASKS = "masks"  # not made by a run, but of one: gone with it when it is started again
-PRODUCTS = ("layers", "maps", "samples", TABLE, METRICS, HEATMAP, ANATOMY, MASKS)
+PIECES = "pieces.csv"
+PRODUCTS = ("layers", "maps", "samples", TABLE, PIECES, METRICS, HEATMAP, ANATOMY, MASKS)
 
 
 class Products:
@@ -127,7 +128,9 @@ class Products:
     def metrics(self, values: Mapping[str, Mapping[str, float]]) -> None:
         """Take the metrics of the output: a row of the table for each."""
         for name, runs in values.items():
-            self.metric_values[name] = dict(runs)
+            # In the order of the samples, whatever the order in which their chunks arrived.
+            ordered = sorted(runs, key=lambda run: -1 if run == "reference" else int(run))
+            self.metric_values[name] = {run: runs[run] for run in ordered}
             self._store(PREFIX + name, "metric", moments_of(runs, self.settings.blocks()), {})
 
     def result(self, manifest: dict[str, Any], path: Path | None = None) -> Result:
@@ -135,8 +138,8 @@ class Products:
         place = Place.of(self.picture)
         return Result(manifest, self.rows, self.store, place, path, self.kept)
 
-    def write(self, manifest: dict[str, Any]) -> None:
-        """Write the table, the maps and the picture into the folder."""
+    def write(self, manifest: dict[str, Any], pictures: bool = True) -> None:
+        """Write the table, and where they are wanted the maps and the picture, into the folder."""
         if self.folder is None:
             raise ValueError("Expected products with a folder.")
         result = self.result(manifest)
@@ -147,6 +150,8 @@ class Products:
             write_csv(self.folder / METRICS, lines, ("metric", "run", "value"))
         if result.place is not None:
             write_tensors(self.folder / ANATOMY, result.place.state())
+        if not pictures:
+            return
         (self.folder / "maps").mkdir(exist_ok=True)
         drawable = 0
         for name in result.layers:

@@ -20,14 +20,15 @@ from mcaprobe.products import PRODUCTS, Products
 from mcaprobe.result import Result, load
 from mcaprobe.runs import Run
 from mcaprobe.statistics import IndexMoments, Moments
-from mcaprobe.storage import DamagedFile, file_name, read_json, read_tensors, write_json
+from mcaprobe.storage import TEMPORARY, DamagedFile, file_name, read_json, read_tensors, write_json
 from mcaprobe.units import run_unit
 
 if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
 
 CHUNKS = "chunks"
-WORK = (CHUNKS, "verrou")  # what is there only while a run is not complete
+SHARED = "work"  # what workers of other processes read
+WORK = (CHUNKS, "verrou", SHARED, "pieces")  # what is there only while a run is not complete
 
 
 class InFolder(Run):
@@ -35,9 +36,11 @@ class InFolder(Run):
 
     Attributes:
         parts: Name of the folder with what is finished, while the run is not complete.
+        pictures: Whether maps and a picture are among the products.
     """
 
     parts = CHUNKS
+    pictures = True
 
     def __init__(self, campaign: "Campaign", out: Path, observer: Observer) -> None:
         super().__init__(campaign, observer)
@@ -102,7 +105,7 @@ class InFolder(Run):
         """Return the folder of each block that an earlier process finished; damaged chunks are removed and said."""
         found: dict[int, Path] = {}
         folder = self.out / CHUNKS
-        for chunk in sorted(folder.iterdir()) if folder.is_dir() else []:
+        for chunk in finished(folder):
             try:
                 index = verify(chunk)
                 self._absorb_index(index)
@@ -119,7 +122,7 @@ class InFolder(Run):
 
     def _save(self, status: str, seen: Survey, needs: Needs, **more: Any) -> dict[str, Any]:
         folder = self.out / self.parts
-        chunks = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        chunks = [p.name for p in finished(folder)]
         manifest = self.manifest(status, seen, needs, chunks)
         seconds = self.earlier + time.perf_counter() - self.started
         manifest["times"] = {"started": self.began, "finished": now(), "seconds": seconds, **self.times()}
@@ -135,7 +138,7 @@ class InFolder(Run):
     def save_failure(self, error: Exception, seen: Survey, needs: Needs) -> None:
         """Write the manifest of a run that could not end."""
         with suppress(OSError):  # the failure is told in any case
-            self._save("failed", seen, needs, failures=[str(error)])
+            self._save("failed", seen, needs, failures=getattr(error, "failures", [str(error)]))
 
     def _run(self, seen: Survey) -> Result:
         done = self._done()
@@ -207,7 +210,7 @@ class InFolder(Run):
     def _merge(self, products: Products) -> None:
         """Merge the blocks of all chunks in index order, layer by layer."""
         folders = {}
-        for chunk in sorted((self.out / CHUNKS).iterdir()):
+        for chunk in finished(self.out / CHUNKS):
             index = read_json(chunk / "index.json")
             for block in range(*index["blocks"]):
                 folders[block] = chunk / "blocks" / str(block)
@@ -222,28 +225,36 @@ class InFolder(Run):
                 products.layer(name, operator, blocks(name))
         except DamagedFile as error:
             raise RunFailure(f"{error}: give the same command again, that chunk is then repeated.") from error
-        for chunk in sorted((self.out / CHUNKS).iterdir()):
+        for chunk in finished(self.out / CHUNKS):
             products.adopt_samples(chunk / "samples")
 
     def _finish(self, products: Products, folder: Path, seen: Survey, needs: Needs) -> Result:
         """Rename the products into place, complete the manifest, and only then remove the chunks."""
         self.check_perturbed(products.rows)
         manifest = self.manifest("complete", seen, needs, [])
-        products.write(manifest)
+        products.write(manifest, self.pictures)
         files: dict[str, int] = {}
         for name in PRODUCTS:
             if (folder / name).exists():
                 commit(folder / name, self.out / name)
-                files.update(_sizes(self.out, self.out / name))
+                files.update(sizes(self.out, self.out / name))
         self._save("complete", seen, needs, files=dict(sorted(files.items())))
         self._remove_chunks()
         return load(self.out)
 
     def _remove_chunks(self) -> None:
-        if (self.out / CHUNKS).exists():
-            remove(self.out / CHUNKS)
+        for name in (CHUNKS, SHARED):
+            if (self.out / name).exists():
+                remove(self.out / name)
 
 
-def _sizes(root: Path, path: Path) -> dict[str, int]:
+def finished(folder: Path) -> list[Path]:
+    """Return what was renamed into place in a folder, by name; what a worker still writes, or left, is not."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in paths if not path.name.startswith(TEMPORARY)]
+
+
+def sizes(root: Path, path: Path) -> dict[str, int]:
+    """Return the bytes of each file at or below `path`, by its name below `root`."""
     paths = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return {str(p.relative_to(root)): p.stat().st_size for p in paths}

@@ -135,29 +135,35 @@ def read_csv(path: Path, separator: str = ",") -> list[dict[str, str]]:
         raise DamagedFile(f"{path} is missing") from error
 
 
+def tensors_header(
+    specs: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, dict[str, int]]:
+    """Return the first bytes of a safetensors file of tensors of these types and shapes, and where each begins then."""
+    header: dict[str, Any] = {}
+    if metadata:
+        header["__metadata__"] = {key: str(metadata[key]) for key in sorted(metadata)}
+    starts: dict[str, int] = {}
+    offset = 0
+    for name, (dtype, shape) in specs.items():
+        starts[name] = offset
+        size = math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, starts
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
     """Write a safetensors file atomically, one tensor in memory at a time; return its SHA-256.
 
     The format is written here, not by the library, so that a full disk is an OSError and no second copy of all
     tensors is made: a little-endian length, a JSON header, then the bytes of each tensor in order.
     """
-    header: dict[str, Any] = {}
-    if metadata:
-        header["__metadata__"] = {key: str(metadata[key]) for key in sorted(metadata)}
-    offset = 0
-    for name, tensor in tensors.items():
-        size = tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + size],
-        }
-        offset += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text, _ = tensors_header({name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}, metadata)
 
     def parts() -> Iterator[bytes | memoryview]:
-        yield struct.pack("<Q", len(text)) + text
+        yield text
         for tensor in tensors.values():
             if tensor.numel():
                 flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

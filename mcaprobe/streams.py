@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 
+def piece_seed(seed: int, number: int) -> int:
+    """Return the seed of piece `number` of a volume (the slice's number in the image, or the patch's), 63 bits.
+
+    A campaign of that slice alone with this seed has the same bits.
+    """
+    return int(np.random.SeedSequence(entropy=seed, spawn_key=(number,)).generate_state(1, np.uint64)[0]) >> 1
+
+
 class Stream:
     """Random numbers of one operator call in one sample, as tensors on the device of that call."""
 

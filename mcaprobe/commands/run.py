@@ -100,6 +100,14 @@ def add(commands: Any) -> None:
         metavar="N",
         help="samples accumulated one by one before blocks are merged (default 5)",
     )
+    group.add_argument("--executor", default="local", metavar="NAME",
+                       help="where the work runs: local (this process; default), processes (of this machine), dask, "
+                       "slurm; all workers see the run directory, --memory is what one worker of dask or slurm may "
+                       "take")  # fmt: skip
+    group.add_argument("--workers", type=int, metavar="N", help="workers at once (default: as the executor has it)")
+    group.add_argument("--executor-option", action="append", default=[], metavar="KEY=VALUE",
+                       help="option of dask (address=..., or LocalCluster's) or slurm (submitit's, such as "
+                       "slurm_partition=...); may be repeated")  # fmt: skip
     group.add_argument("--device", default="cpu", metavar="DEVICE", help="torch device (default cpu)")
     add_output(parser)
 
@@ -139,6 +147,12 @@ def _image(parser: argparse.ArgumentParser) -> None:
         metavar="I",
         help="slice number (default: the one with the most non-zero voxels)",
     )
+    group.add_argument("--slices", metavar="RANGE",
+                       help="the whole volume, slice by slice: all, START:STOP or START:STOP:STEP; maps are "
+                       "three-dimensional then")  # fmt: skip
+    group.add_argument("--patches", metavar="XxYxZ",
+                       help="the whole volume, patch by patch, through a three-dimensional model; whole for one patch "
+                       "of everything")  # fmt: skip
     group.add_argument(
         "--context",
         type=int,
@@ -162,6 +176,7 @@ def main(args: argparse.Namespace) -> int:
     from mcaprobe.api import estimator_of, run
     from mcaprobe.commands.progress import observer_for
     from mcaprobe.commands.reporting import report
+    from mcaprobe.executors import parse_options
 
     verrou = under_verrou.options(args)
     result = run(
@@ -170,7 +185,10 @@ def main(args: argparse.Namespace) -> int:
         keep_moments=args.keep_moments or (), keep_samples=args.keep_samples or (),
         metrics=args.metric, estimator=estimator_of(stated(args, ESTIMATOR_OPTIONS)),
         input_options=stated(args, ("plane", "index", "context", "size", "voxel_size", "intensity", "mask")),
-        memory=args.memory, threads=args.threads, device=args.device, overwrite=args.overwrite, chunk=args.chunk,
+        slices=args.slices, patches=args.patches, memory=args.memory,
+        threads=args.threads, device=args.device, overwrite=args.overwrite, chunk=args.chunk,
+        executor=args.executor, workers=args.workers,
+        executor_options=parse_options(args.executor_option),
         observer=observer_for(args), **stated(args, ("block",)),
     )  # fmt: skip
     return report(result, result.rows, args)

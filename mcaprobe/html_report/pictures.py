@@ -89,7 +89,10 @@ def view_of(result: Result) -> View | None:
     """Return how the maps of a run are drawn; None where the input has no image axes, or more than three."""
     place, image = result.place, result.image_shape
     if place is not None:
-        width, height = (n * edge for n, edge in zip(place.anatomy.shape, place.voxel_size, strict=True))
+        edges = place.voxel_size
+        if place.anatomy.ndim == 3:  # drawn as slices across the first axis
+            edges = tuple(place.affine[:3, 1:3].norm(dim=0).tolist())
+        width, height = (n * edge for n, edge in zip(place.anatomy.shape[-2:], edges, strict=True))
         return View(tuple(place.anatomy.shape), True, width / height)
     if not 1 <= len(image) <= 3 or 0 in image:
         return None
@@ -139,11 +142,12 @@ def indices(bits: NDArray[np.float64], kinds: NDArray[np.uint8], most_bits: floa
 
 
 def anatomy_png(place: Place, view: View) -> str:
-    """Return the slice in grey, from its darkest voxel to its brightest."""
+    """Return the slice, of a volume the middle one, in grey, from its darkest voxel to its brightest."""
     values = place.anatomy.numpy().astype(np.float64)
     low, high = float(values.min()), float(values.max())
     grey = np.zeros_like(values) if high <= low else (values - low) / (high - low)
-    return grey_png(np.rint(view.cut(grey)[0].astype(np.float64) * 255).astype(np.uint8))
+    parts = view.cut(grey)
+    return grey_png(np.rint(parts[len(parts) // 2].astype(np.float64) * 255).astype(np.uint8))
 
 
 def share_pngs(shares: ArrayLike, view: View) -> list[str]:

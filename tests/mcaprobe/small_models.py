@@ -173,6 +173,30 @@ class Counting(Line):
         return super().forward(x)
 
 
+class Solid(nn.Module):
+    """Convolution, pooling with indices, convolution and a number of the whole, in three dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(11)
+        self.conv1 = nn.Conv3d(1, 3, 3, padding=1)
+        self.pool = nn.MaxPool3d(2, return_indices=True)
+        self.conv2 = nn.Conv3d(3, 2, 3, padding=1)
+        self.cut = nn.Conv3d(2, 1, 3)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.pool(self.conv1(x))
+        return self.cut(self.conv2(y))
+
+
+def build_solid() -> nn.Module:
+    """Return Solid in evaluation mode."""
+    return Solid().eval()
+
+
 def build_small() -> nn.Module:
     """Return Small in evaluation mode."""
     return Small().eval()
