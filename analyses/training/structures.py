@@ -105,7 +105,7 @@ def changed(dice: Dice, x: Tensor, y: Tensor, size: tuple[int, int], side: int |
 
     Args:
         x: (1, C, H, W) in [0, 1]; zeros, the background, stay zeros.
-        y: (1, H, W), or of several slices (1, D, H, W), which all go the same way.
+        y: (1, H, W).
         side: The axis from side to side, 0 (height) or 1 (width), along which it may be mirrored; None: the channels.
     """
     angle, scale = dice.uniform(ranges.turn), dice.uniform(ranges.size)
@@ -120,9 +120,7 @@ def changed(dice: Dice, x: Tensor, y: Tensor, size: tuple[int, int], side: int |
     theta = torch.cat([matrix * crop / whole[:, None], middle[:, None]], 1)[None]
     grid = F.affine_grid(theta, [1, 1, *size], align_corners=False)
     image = F.grid_sample(x, grid, mode="bilinear", align_corners=False)
-    labels = y[:, None] if y.ndim == 3 else y
-    classes = F.grid_sample(labels.float(), grid, mode="nearest", align_corners=False).long()
-    classes = classes[:, 0] if y.ndim == 3 else classes
+    classes = F.grid_sample(y[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].long()
     contrast = dice.uniform(ranges.gain) * image ** dice.uniform(ranges.gamma)
     contrast = contrast + dice.uniform(ranges.noise) * dice.normal(tuple(image.shape))
     return torch.where(image > 0, contrast, 0.0).clamp(0, 1), classes

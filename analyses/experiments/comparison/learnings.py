@@ -7,5 +7,7 @@ from analyses.training.budget import Budget
 
 LEARNINGS = {
     "heads": Learning(SyntheticHeads(), Budget(steps=300)),
-    "brains": Learning(BrainStacks(), Budget(steps=600, autocast=True), features=(16, 32, 64, 128), constant=24),
+    "brains": Learning(
+        BrainStacks(), Budget(steps=2000, learning_rate=5e-3, autocast=True), features=(16, 32, 64, 128), constant=24
+    ),
 }

@@ -229,6 +229,12 @@ def _last_convolution(network: nn.Module, x: Tensor) -> str:
 
 
 def where_image(bits: Tensor, x: Tensor) -> float:
-    """Return the mean of bits (1, classes, D, H, W) or (D, classes, H, W) where x is not 0; NaN where it is nowhere."""
+    """Return the mean of bits (1, classes, D, H, W) or (D, classes, H, W) where x is not 0; NaN where it is nowhere.
+
+    Args:
+        x: (1, 1, D, H, W), or with as many slices more at either end.
+    """
     by_class = bits[0] if bits.ndim == 5 else bits.movedim(1, 0)
-    return float(by_class[:, x[0, 0] != 0].nanmean())
+    depth = by_class.shape[1]
+    seen = x[0, 0].narrow(0, (x.shape[2] - depth) // 2, depth) != 0
+    return float(by_class[:, seen].nanmean())

@@ -1,8 +1,9 @@
-"""The real task: 15 structures of manually labelled brains, in stacks of axial slices, 2.5-D.
+"""The real task: 15 structures of manually labelled brains, 2.5-D: axial slices with their neighbours.
 
 Subjects are those of `analyses.brains`: nine to learn from, one for validation, five that no network sees before the
 test. As nnU-Net crops to what is not zero, each volume is cropped to a box around its brain, the same size for all.
-Networks in two dimensions see each slice of a stack with its neighbours (`ThickSlices`), E2ENet the stack as a volume.
+Every network sees a stack of slices, with one more at either end: networks in two dimensions each slice with its
+neighbours (`ThickSlices`), E2ENet the stack as a volume (`MiddleSlices`). They learn from patches of single slices.
 """
 
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from analyses.brains import TEST, TRAIN, VALIDATION, Brain, load_brain
 from analyses.models.e2enet import E2ENet
 from analyses.models.nnunet import PlainUNet
-from analyses.models.thick import ThickSlices
-from analyses.preprocessing.planes import slices_of
+from analyses.models.thick import MiddleSlices, ThickSlices
+from analyses.preprocessing.planes import slices_of, with_neighbours
 from analyses.structures import CLASSES, IGNORED
 from analyses.training.budget import Pair
 from analyses.training.losses import balance, segmentation_loss
@@ -26,6 +27,8 @@ from analyses.training.structures import SIDES, Ranges, changed
 
 PLANE = "axial"
 EXAMPLE = 64  # voxels an axis of the slice that pruning traces
+# Less than what a network with more steps is trained on (analyses.training.structures).
+MILD = Ranges((-0.1, 0.1), (0.95, 1.06), (-6.0, 6.0), (-0.03, 0.03), (0.9, 1.12), (0.92, 1.05), (0.0, 0.01))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +36,25 @@ class BrainStacks:
     """Stacks of slices of labelled brains; a `Task`.
 
     Args:
-        box: Slices, height and width of the crop, 1 mm each.
-        depth: Slices of a stack, a divisor of the box's.
-        context: Neighbours that a network in two dimensions sees on either side of a slice, within the stack.
+        box: Slices, height and width of the crop, 1 mm each; all 15 brains fit.
+        depth: Slices of a stack that are labelled, a divisor of the box's.
+        context: Neighbours that are seen on either side of a slice.
+        patch: Height and width of what is learnt from; batch_size: patches a step.
         train, validate, test: Subjects.
         timed_stacks: Stacks of the first test subject that are timed, evenly spaced.
         ranges: Of the random changes of what is learnt from.
     """
 
-    box: tuple[int, int, int] = (136, 192, 144)
+    box: tuple[int, int, int] = (144, 192, 152)
     depth: int = 8
     context: int = 1
+    patch: tuple[int, int] = (96, 96)
+    batch_size: int = 8
     train: tuple[str, ...] = TRAIN
     validate: tuple[str, ...] = VALIDATION
     test: tuple[str, ...] = TEST
     timed_stacks: int = 4
-    ranges: Ranges = field(default_factory=Ranges)
+    ranges: Ranges = MILD
     name: str = field(default="structures of brains", init=False)
     classes: tuple[str, ...] = field(default=CLASSES, init=False)
 
@@ -56,14 +62,19 @@ class BrainStacks:
         return asdict(self)
 
     def batch(self, seed: int, step: int) -> Pair:
-        """Return one stack of a random subject, bent, mirrored or not, with another contrast."""
-        dice = Dice.of(seed, step)
+        """Return patches of random slices of random subjects, bent, mirrored or not, with another contrast."""
+        pairs = [self._patch(Dice.of(seed, step, k)) for k in range(self.batch_size)]
+        return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+
+    def _patch(self, dice: Dice) -> Pair:
         name = self.train[int(dice.uniform((0, len(self.train))))]
         image, classes = boxed(name, self.box)
-        first = int(dice.uniform((0, len(image) - self.depth + 1)))
-        here = slice(first, first + self.depth)
-        x, y = changed(dice, image[here][None], classes[here][None], self.box[1:], SIDES[PLANE], self.ranges)
-        return x[None], y
+        i = int(dice.uniform((0, len(image))))
+        x, y = with_neighbours(image, [i], self.context), classes[i][None]
+        x, y = changed(dice, x, y, self.box[1:], SIDES[PLANE], self.ranges)
+        corner = [int(dice.uniform((0, n - m + 1))) for n, m in zip(self.box[1:], self.patch, strict=True)]
+        rows, columns = (slice(a, a + m) for a, m in zip(corner, self.patch, strict=True))
+        return x[..., rows, columns][:, None].contiguous(), y[..., rows, columns][:, None].contiguous()
 
     def loss(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Return weighted cross entropy and soft Dice."""
@@ -100,7 +111,8 @@ class BrainStacks:
         return ThickSlices(network, self.context)
 
     def e2enet(self, features: tuple[int, ...]) -> nn.Module:
-        return E2ENet(1, len(CLASSES), tuple(3 * n // 4 for n in features))
+        strides = ((1, 1, 1), *(((1, 2, 2),) * (len(features) - 1)))
+        return MiddleSlices(E2ENet(1, len(CLASSES), tuple(3 * n // 4 for n in features), strides), self.context)
 
     def core(self, network: nn.Module) -> tuple[nn.Module, Tensor]:
         assert isinstance(network, ThickSlices)
@@ -108,10 +120,11 @@ class BrainStacks:
 
     def _stacks(self, name: str) -> list[Pair]:
         image, classes = boxed(name, self.box)
-        firsts = range(0, len(image), self.depth)
-        return [
-            (image[i : i + self.depth][None, None], classes[i : i + self.depth][None].long()) for i in firsts
-        ]  # fmt: skip
+        found = []
+        for first in range(0, len(image), self.depth):
+            around = torch.arange(first - self.context, first + self.depth + self.context).clamp(0, len(image) - 1)
+            found.append((image[around][None, None], classes[first : first + self.depth][None].long()))
+        return found
 
 
 @lru_cache(maxsize=32)
