@@ -19,8 +19,9 @@ from analyses.__main__ import main
 from analyses.commands import run as command
 from analyses.experiments import studies
 from analyses.experiments.comparison import measures, rows
+from analyses.experiments.comparison.combined import combined, work
 from analyses.experiments.comparison.learnings import LEARNINGS
-from analyses.experiments.comparison.networks import ENTRIES, FAMILIES, STOCK, Learning, entry
+from analyses.experiments.comparison.networks import CONSERVATIVE, ENTRIES, FAMILIES, STOCK, Learning, entry
 from analyses.experiments.comparison.rows import Config
 from analyses.experiments.comparison.tasks.heads import SyntheticHeads
 from analyses.experiments.comparison.trained import Trained
@@ -344,3 +345,28 @@ def test_the_pareto_front_has_what_nothing_else_beats() -> None:
     rows = [{"network": n, "ms": ms, "dice": d} for n, ms, d in
             [("a", "3", ".9"), ("b", "1", ".5"), ("c", "2", ".4"), ("d", "2", ".8"), ("e", "4", ".9")]]  # fmt: skip
     assert [r["network"] for r in pareto(rows)] == ["b", "d", "a"]
+
+
+def test_a_combination_stands_beside_the_product_of_its_parts() -> None:
+    def row(name: str, macs: int, share: float) -> dict[str, str]:
+        return {"network": name, "macs": str(macs), "executed_share": str(share)}
+
+    def clock(name: str, threads: int, speed_up: float) -> dict[str, str]:
+        return {"network": name, "threads": str(threads), "speed_up": str(speed_up)}
+
+    both, alone = f"Sauron + {CONSERVATIVE}", "plain U-Net, instance norm"
+    instance, without = f"instance norm + {CONSERVATIVE}", f"half width + {CONSERVATIVE}"
+    table = [
+        row(STOCK, 200, 1), row("Sauron", 50, 1), row(CONSERVATIVE, 200, 0.8), row(both, 50, 0.9), row(alone, 200, 1),
+        row(instance, 200, 0.7), row(without, 60, 0.5),
+    ]  # fmt: skip
+    times = [
+        clock(STOCK, 1, 1), clock("Sauron", 1, 3), clock(CONSERVATIVE, 1, 1.5), clock(both, 1, 4), clock(alone, 1, 0.5),
+        clock(instance, 1, 1), clock("Sauron", 2, 2), clock(CONSERVATIVE, 2, 2),
+    ]  # fmt: skip
+    assert work(table[3], table[0]) == pytest.approx(0.225)
+    first, second = combined(table, times)
+    assert (first["network"], first["threads"], first["alone"], first["nans"]) == (both, "1", 3, 1.5)
+    assert (first["product"], first["together"]) == (4.5, 4)
+    assert (first["work_product"], first["work"]) == (pytest.approx(0.2), pytest.approx(0.225))
+    assert second["network"] == f"instance norm + {CONSERVATIVE}" and second["product"] == 0.75
