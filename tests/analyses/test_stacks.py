@@ -1,6 +1,7 @@
 """Do networks in two and in three dimensions see the same slices of a stack, and is the brains' task what it says?"""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from analyses.brains import Brain
+from analyses.experiments.comparison.networks import FAMILIES, Learning
 from analyses.experiments.comparison.tasks import brains
 from analyses.experiments.comparison.tasks.brains import BrainStacks
+from analyses.experiments.comparison.trained import Trained
 from analyses.models.e2enet import E2ENet
 from analyses.models.nnunet import PlainUNet
 from analyses.models.thick import MiddleSlices, ThickSlices
 from analyses.structures import CLASSES, IGNORED
+from analyses.training.budget import Budget
 from mcaprobe.errors import InputError
 from tests.shared_data import shared
 
@@ -137,3 +141,10 @@ def test_all_brains_fit_the_box() -> None:
         image, _ = brains.boxed(name, task.box)
         whole = brains.load_brain(name).image
         assert image.shape == task.box and int((image > 0).sum()) == int((whole > 0).sum())
+
+
+def test_every_family_can_begin_to_learn_the_real_task(small: BrainStacks, tmp_path: Path) -> None:
+    learning = Learning(small, Budget(steps=2, autocast=True), features=(4, 8, 16), constant=4, epochs=1)
+    trained = Trained(learning, tmp_path)
+    for family in FAMILIES:
+        assert trained.network(family).eval()(small.timed()[0]).isfinite().all(), family

@@ -108,7 +108,8 @@ def _sparse(learning: Learning) -> Attach:
         steps = learning.budget.steps
         schedule = Schedule(iterations=steps, every=max(1, steps // 20))
         generator = torch.Generator().manual_seed(learning.budget.seed)
-        return Masked(Masks(network, optimizer, FUSION, learning.sparsity, schedule, generator))
+        fusion = [f"*{glob}" for glob in FUSION]  # the network may be part of another
+        return Masked(Masks(network, optimizer, fusion, learning.sparsity, schedule, generator))
 
     return attach
 
