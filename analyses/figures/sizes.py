@@ -17,7 +17,7 @@ def _cells(rows: Sequence[Mapping[str, str]]) -> Iterator[list[str]]:
     for row in rows:
         here = float(row["here"])
         shown = f"{here:,.0f}" if here >= 1e6 else f"{here:.6g}"
-        off = f"{float(row['difference']):+.2f} %" if row["difference"] else ""
+        off = f"{round(float(row['difference']), 2) + 0.0:+.2f} %" if row["difference"] else ""
         yield [
             row["system"], row["quantity"], row["paper"], shown,
             "yes" if row["reproduced"] == "True" else "**no**", off, row["each_product_once"], row["reading"],

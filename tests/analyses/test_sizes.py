@@ -9,6 +9,8 @@ from analyses.__main__ import main
 from analyses.commands import run as command
 from analyses.experiments import sizes
 from analyses.kept import Kept
+from analyses.paths import RESULTS, ROOT
+from analyses.results_files import texts
 
 MISSED = {
     "parameters of a block, training form over fused", "parameters of a block, plain over fused",
@@ -37,3 +39,10 @@ def test_the_command_writes_and_draws_the_table(tmp_path: Path, monkeypatch: pyt
     text = (tmp_path / "sizes.md").read_text()
     assert f"{sum(row['reproduced'] == 'True' for row in rows)} of {len(rows)} figures come out" in text
     assert text.count("**no**") == sum(row["reproduced"] == "False" for row in rows)
+
+
+def test_the_readme_counts_what_the_committed_rows_say() -> None:
+    rows = list(csv.DictReader((RESULTS / "sizes_rows.csv").read_text().splitlines()))
+    same = sum(row["reproduced"] == "True" for row in rows)
+    assert f"Of {len(rows)} figures about size in the papers {same} come out here" in (ROOT / "README.md").read_text()
+    assert rows == texts(sizes.run()["rows"]), "the rows are those of the code"
