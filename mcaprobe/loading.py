@@ -81,7 +81,7 @@ def load_whole(
     whole = Whole.read(path, chosen, slices, patches)
     picture = whole.picture(whole.numbers[len(whole.numbers) // 2])
     sha256 = tensor_hash(torch.from_numpy(whole.data))
-    result = Input(picture.tensor, str(path), sha256, file_hash(existing(path)), picture, chosen, whole)
+    result = Input(picture.tensor, str(path), sha256, file_hash(existing(path)), picture, chosen, whole=whole)
     return replace(result, tensor=result.tensor.to(device))
 
 
