@@ -37,7 +37,7 @@ class Task:
         settings: Of one worker of the campaign that is planned.
         engine: That its units would go to.
         folder: Of the short campaigns, which are removed again; the process makes it.
-        joined: Whether all of them run, with what follows their units; else the units of the longest alone.
+        joined: Whether what follows the units is run as well.
     """
 
     model: str | nn.Module
@@ -59,7 +59,8 @@ class Calibration:
     Attributes:
         start: Seconds until Python, torch and mcaprobe were there.
         loading: Seconds for the model, the input and the drawing library.
-        shorts: What the short campaigns took.
+        warming: Seconds that the first campaign of a process takes longer than the same one again.
+        shorts: What the short campaigns took, in a process that is warm.
         planned: What the campaign that is planned is made of.
         layers: Recorded layers.
         shape: Of the input, or of a piece.
@@ -69,6 +70,7 @@ class Calibration:
 
     start: float
     loading: float
+    warming: float
     shorts: tuple[Short, ...]
     planned: Outline
     layers: int
@@ -100,26 +102,28 @@ def calibrate(task: Task, submitted: float) -> Calibration:
     pieces = None if x.whole is None else len(x.whole.numbers)
     task.folder.mkdir(parents=True)
     planned = outline(task.settings, task.engine, seen, pieces, task.folder)
-    shorts, way = _shorts(campaign, planned, task)
+    cold, way = _shorts(campaign, planned, task, first=True)
     if way == BY_CHUNKS and planned.way == DIRECT:  # the model cannot run its samples side by side
         planned = outline(task.settings, task.engine, seen, pieces, task.folder, alone=True)
-        shorts, way = _shorts(campaign, planned, task)
+        cold, way = _shorts(campaign, planned, task, first=True)
+    shorts, way = _shorts(campaign, planned, task)
+    warming = max(0.0, cold[0].seconds - shorts[0].seconds)
+    driver, peak = driver_memory(task.settings, seen), peak_memory(task.settings.device)
     return Calibration(
-        start, loading, shorts, planned, len(seen.layers), tuple(x.tensor.shape), driver_memory(task.settings, seen),
-        peak_memory(task.settings.device),
-    )  # fmt: skip
+        start, loading, warming, shorts, planned, len(seen.layers), tuple(x.tensor.shape), driver, peak
+    )
 
 
-def _shorts(campaign: Campaign, planned: Outline, task: Task) -> tuple[tuple[Short, ...], str]:
-    """Run the short campaigns; return what they took and the way that the first of them went in the end."""
+def _shorts(
+    campaign: Campaign, planned: Outline, task: Task, first: bool = False
+) -> tuple[tuple[Short, ...], str]:
+    """Run the short campaigns, or the first one alone; return what they took and the way that they went in the end."""
     found: list[Short] = []
-    all_of_them = sketches(task.settings, planned)
-    for number, sketch in enumerate(all_of_them if task.joined else all_of_them[-1:]):
+    way = planned.way
+    for number, sketch in enumerate(sketches(task.settings, planned)[: 1 if first else None]):
         short, way = run_short(campaign, sketch, planned.way, task.folder / str(number), task.joined)
         found.append(short)
-        if way != planned.way:
-            return tuple(found), way
-    return tuple(found), planned.way
+    return tuple(found), way
 
 
 def in_processes(task: Task, at_once: int) -> tuple[Calibration, float]:

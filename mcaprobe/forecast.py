@@ -84,8 +84,8 @@ class Costs:
             disk = line("samples", "disk") if keeps_samples else Line(float(shorts[-1].disk), 0.0)
         begin = sum(short.begin for short in shorts) / len(shorts)
         part = shorts[-1].parts / max(1, shorts[-1].merged)
-        return cls(found.start + found.loading, begin, line("rounds", "unit"), line("merged", "join"), disk, part,
-                   crowding)  # fmt: skip
+        start = found.start + found.loading + found.warming
+        return cls(start, begin, line("rounds", "unit"), line("merged", "join"), disk, part, crowding)
 
     def seconds(self, units: Sequence[tuple[int, int]], merged: int, workers: int, starts: str | None) -> float:
         """Return the seconds of one campaign from the start of its process to its end.

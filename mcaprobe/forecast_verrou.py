@@ -15,7 +15,7 @@ from mcaprobe.campaign import Campaign
 from mcaprobe.errors import InputError
 from mcaprobe.estimators import samples_needed, supported_probability
 from mcaprobe.forecast import MANY_SUBJECTS, MANY_WORKERS, Forecast
-from mcaprobe.launchers import choose
+from mcaprobe.launchers import check_image, choose
 from mcaprobe.loading import load_input
 from mcaprobe.manifest import machine
 from mcaprobe.models import load_model
@@ -36,9 +36,9 @@ class _OneRun(UnderVerrou):
 
     seconds = 0.0
 
-    def measure(self) -> float:
+    def measure(self, launcher: str) -> float:
         """Run it; return its seconds from the start of the process to its proof."""
-        self.launcher = choose(self.options)
+        self.launcher = launcher
         samples = self._prepare()
         samples.runs = [REFERENCE]
         start = time.perf_counter()
@@ -59,13 +59,14 @@ def plan_verrou(
     seen = Run(campaign, Observer()).look()
     folder = Path(out or tempfile.gettempdir())
     needs, jobs = plan_processes(settings, seen, folder, options.jobs)
-    try:
-        launcher, why = choose(options), ""
-    except InputError as error:
-        launcher, why = "", str(error)
+    with tempfile.TemporaryDirectory(prefix=".plan-") as short:
+        try:
+            launcher, why = choose(options), ""
+            check_image(options, launcher, Path(short))
+        except InputError as error:
+            launcher, why = "", str(error)
+        one = _OneRun(campaign, Path(short), Observer(), options).measure(launcher) if launcher else 0.0
     if launcher:
-        with tempfile.TemporaryDirectory(prefix=".plan-") as short:
-            one = _OneRun(campaign, Path(short), Observer(), options).measure()
         measured = f"one run under Verrou ({launcher}), the IEEE baseline of {len(seen.layers)} layers: {one:.3g} s"
     else:
         plain = _plain(loaded.module, campaign.input.tensor)

@@ -100,7 +100,7 @@ def plan(
         from mcaprobe.forecast_verrou import plan_verrou
 
         if slices is not None or patches is not None or executor is not None or workers > 1:
-            raise InputError("A campaign under Verrou has its own processes (jobs), and no pieces, workers or executor.")
+            raise InputError("A campaign under Verrou has processes of its own (jobs): no pieces, workers or executor.")
         return plan_verrou(model, x, settings, input_options or {}, subjects, probability, confidence, out)
     watch = observer or Observer()
     whole = _Asked(subjects, workers, _engine(executor, workers, executor_options or {}))
@@ -207,7 +207,7 @@ def _measured(found: Calibration, asked: _Asked, settings: Settings, crowding: f
         f"short campaigns {ways[found.planned.way]} of {found.layers} layers, {many}, input {list(found.shape)}, "
         f"emulated, mode {settings.mode}, route {settings.taken_route()}, {settings.thread_count()} threads, on "
         f"{about['processor']} with {about['cores']} cores ({about['torch_cpu_capability']})",
-        f"start {found.start + found.loading:.3g} s; seconds of a unit "
+        f"start {found.start + found.loading + found.warming:.3g} s; seconds of a unit "
         + ", ".join(f"{short.unit:.3g} ({short.rounds} passes one after another)" for short in found.shorts)
         + "; after the units " + ", ".join(f"{short.join:.3g} s" for short in found.shorts),
     ]  # fmt: skip

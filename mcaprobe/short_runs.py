@@ -46,6 +46,11 @@ class Short:
     disk: int
     parts: int
 
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.begin + self.units * self.unit + self.join
+
 
 class Enough(Exception):
     """The units are timed; the rest of the short campaign was not asked for."""
@@ -136,9 +141,9 @@ def run_short(campaign: Campaign, sketch: Sketch, way: str, out: Path, joined: b
     end = time.perf_counter()
     count = sum(sizes(out, out).values()) if isinstance(result, Result) else 0
     short = Short(
-        settings.samples, sketch.rounds, run.units,
-        (run.units_done - run.units_began) / run.units, run.units_began - start, run.merged, end - run.units_done if count else 0.0, count,
-        run.bytes_of_parts,
+        samples=settings.samples, rounds=sketch.rounds, units=run.units,
+        unit=(run.units_done - run.units_began) / run.units, begin=run.units_began - start, merged=run.merged,
+        join=end - run.units_done if count else 0.0, disk=count, parts=run.bytes_of_parts,
     )  # fmt: skip
     remove(out)
     return short, run.way
