@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mcaprobe.errors import RunFailure as RunFailure
     from mcaprobe.flips import Decision as Decision
     from mcaprobe.flips import decisions as decisions
+    from mcaprobe.forecast import Forecast as Forecast
+    from mcaprobe.forecasting import plan as plan
     from mcaprobe.html_report.report import report as report
     from mcaprobe.images import SliceOptions as SliceOptions
     from mcaprobe.layer_masks import Mask as Mask
@@ -36,6 +38,7 @@ _HOME = {
     "Class": "statistics",
     "Decision": "flips",
     "Estimator": "statistics",
+    "Forecast": "forecast",
     "InputError": "errors",
     "Mask": "layer_masks",
     "Moments": "statistics",
@@ -48,6 +51,7 @@ _HOME = {
     "load_masks": "mask_store",
     "lockstep": "emulator",
     "perturb": "emulator",
+    "plan": "forecasting",
     "recompute": "digits",
     "record": "recorder",
     "report": "html_report.report",

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from mcaprobe.commands import bids, compare, digits, doctor, heatmap, mask, report, run
+from mcaprobe.commands import bids, compare, digits, doctor, heatmap, mask, plan, report, run
 from mcaprobe.commands.parsing import EXIT_CODES, Parser
 
 ABOUT = """\
@@ -20,6 +20,7 @@ picture, and as NIfTI maps that overlay the input image.
 MORE = """\
 example:
   mcaprobe run demo mni152 --out brain      10 samples of the demo's network on a head
+  mcaprobe plan demo mni152 --samples 59    what that would take: time, memory, disk
   mcaprobe digits brain --method general    another estimator, without a new run
   mcaprobe heatmap brain --layers 'dec*'    the picture again, of some layers
   mcaprobe mask brain --below 1             masks of the elements without digits, as NIfTI
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     whole = Parser(prog="mcaprobe", description=ABOUT, epilog=MORE + EXIT_CODES)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (run, digits, heatmap, mask, compare, report, bids, doctor):
+    for command in (run, plan, digits, heatmap, mask, compare, report, bids, doctor):
         command.add(commands)
     return whole
 

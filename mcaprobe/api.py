@@ -112,7 +112,7 @@ def run(
     if slices is None and patches is None:
         prepared = load_input(x, loaded.module, input_options or {}, device)
         if segmentation is not None:
-            prepared = with_regions(prepared, segmentation, _globs(regions))
+            prepared = with_regions(prepared, segmentation, as_globs(regions))
     elif segmentation is None:
         prepared = load_whole(x, loaded.module, input_options or {}, device, slices, patches)
     else:
@@ -123,8 +123,8 @@ def run(
     if keep_moments is None:
         keep_moments = "*" if out is None else ()
     settings = Settings(
-        samples=samples, mode=mode, precision=precision, seed=seed, route=route, block=block, layers=_globs(layers),
-        keep_moments=_globs(keep_moments), keep_samples=_globs(keep_samples), estimator=estimator or Estimator(),
+        samples=samples, mode=mode, precision=precision, seed=seed, route=route, block=block, layers=as_globs(layers),
+        keep_moments=as_globs(keep_moments), keep_samples=as_globs(keep_samples), estimator=estimator or Estimator(),
         device=device, threads=threads, memory=parse_bytes(memory) if isinstance(memory, str) else memory, chunk=chunk,
         verrou=verrou,
     )  # fmt: skip
@@ -132,7 +132,8 @@ def run(
     return campaign.run(None if out is None else Path(out), observer or Observer(), overwrite, engine)
 
 
-def _globs(globs: Globs) -> tuple[str, ...]:
+def as_globs(globs: Globs) -> tuple[str, ...]:
+    """Return globs as a tuple, where one may stand alone."""
     return (globs,) if isinstance(globs, str) else tuple(globs)
 
 

@@ -147,6 +147,12 @@ def memory_needed(
     return need
 
 
+def driver_memory(settings: Settings, seen: Survey) -> int:
+    """Return the predicted peak in bytes of a process that gives out units and merges what they leave."""
+    growth = max(_reduction(settings, info, 1, direct=False) for info in seen.layers.values())
+    return base_memory(settings.device) + SLACK + int(MALLOC * growth)
+
+
 def kept_bytes(settings: Settings, seen: Survey) -> int:
     """Return the bytes of the moments and samples that the user asked to keep."""
     total = 0

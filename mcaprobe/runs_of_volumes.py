@@ -89,7 +89,7 @@ class OfVolume(InFolder):
         job = job_of(self.campaign, settings_of_workers(self.settings, self.engine))
         units = {
             self._name(numbers): PieceUnit(job, volume, seen, numbers, parent)
-            for numbers in chunks_of(missing, self._to_a_unit(len(missing)))
+            for numbers in chunks_of(missing, pieces_to_a_unit(len(missing), self.engine))
         }
         run = partial(run_pieces, observer=Watching(self.observer)) if self.engine.local else run_pieces
         with self.engine.opened(work) as executor:
@@ -98,12 +98,6 @@ class OfVolume(InFolder):
             )
         if failed:
             raise UnitsFailed(failed, len(units), self.out)
-
-    def _to_a_unit(self, missing: int) -> int:
-        """Return how many pieces a unit has: each has its own seed, so no bit depends on it."""
-        if self.engine.local:
-            return 1
-        return max(1, min(MOST, missing // (4 * (self.engine.at_once() or MOST))))
 
     def _name(self, numbers: tuple[int, ...]) -> str:
         one = self.whole.kind
@@ -175,3 +169,10 @@ class OfVolume(InFolder):
         for name in (PARTS, SHARED):
             if (self.out / name).exists():
                 remove(self.out / name)
+
+
+def pieces_to_a_unit(missing: int, engine: Engine) -> int:
+    """Return how many pieces a unit has: each has its own seed, so no bit depends on it."""
+    if engine.local:
+        return 1
+    return max(1, min(MOST, missing // (4 * (engine.at_once() or MOST))))

@@ -12,7 +12,7 @@ from analyses.benchmarks import campaign, operators, processes
 from analyses.benchmarks.config import Config
 from analyses.benchmarks.record import earlier, keep, stamp
 from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OPERATORS, PARTS, Row, judged, unsteady
-from analyses.commands import benchmark_nan
+from analyses.commands import benchmark_nan, benchmark_plan
 from analyses.commands.printing import print_lines, wide_console
 from analyses.commands.timing_options import add_timing, timing_of
 from analyses.figures.benchmark import markdown, number
@@ -31,6 +31,8 @@ MEASURES: dict[str, Callable[[Config, Callable[[str], None]], list[Row]]] = {
 DESCRIPTION = """\
 Time beside stock PyTorch, turn by turn in the same run.
 nan_conv, nan_pool: the NaN operators; exit code 1 where a speed-up measured in this run is below its bound.
+plan: what mcaprobe plan predicts, beside the campaigns really run; exit code 1 where it is more than 25 % off
+(neither --repetitions nor --threads applies).
 campaign: campaigns and single perturbed operators, and peak memory.
 Judged: the ratio of the medians, of the campaign to stock forwards in channels_last, of a convolution to the faster
 format of stock. Exit code 1 where a judged ratio measured in this run exceeds its bound. Rows of parts (and thread
@@ -45,7 +47,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("what", choices=["campaign", *benchmark_nan.WHAT], help="what to measure")
+    p.add_argument("what", choices=["campaign", *benchmark_nan.WHAT, benchmark_plan.WHAT], help="what to measure")
     add_timing(p, "each call")
     p.add_argument("--parts", help=f"of a campaign: among {', '.join(PARTS)} ({','.join(PARTS[:3])})")
     p.add_argument("--full-width", action="store_true", help="a campaign's part full-width too, which takes long")
@@ -72,6 +74,8 @@ def benchmark(args: argparse.Namespace) -> int:
     if args.what != "campaign":
         if args.parts or args.full_width:
             raise InputError(f"Expected --parts and --full-width with a campaign only, got {args.what}.")
+        if args.what == benchmark_plan.WHAT:
+            return benchmark_plan.report(args.out)
         return benchmark_nan.report(args.what, config.repetitions, tuple(config.threads), args.out)
     return report(config, args.out or RESULT)
 

@@ -71,9 +71,9 @@ def add(commands: Any) -> None:
         help="run directory; resumed when it holds the same run",
     )
     parser.add_argument("--overwrite", action="store_true", help="remove the run that DIR holds and start again")
-    _arithmetic(parser)
+    add_arithmetic(parser)
     under_verrou.add(parser)
-    _image(parser)
+    add_image(parser)
     group = parser.add_argument_group("what is recorded")
     add_globs(group, "--layers", "layers to record, such as 'decoder*' (default: all); decisions are layers too: "
               "'*.indices' of poolings, '*.targets' of unpoolings, ':output.labels', '*:argmax'")  # fmt: skip
@@ -112,7 +112,8 @@ def add(commands: Any) -> None:
     add_output(parser)
 
 
-def _arithmetic(parser: argparse.ArgumentParser) -> None:
+def add_arithmetic(parser: argparse.ArgumentParser) -> None:
+    """Add samples, mode, route and seed."""
     group = parser.add_argument_group("arithmetic")
     group.add_argument(
         "--samples",
@@ -137,7 +138,8 @@ def _arithmetic(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bits (default 0)")
 
 
-def _image(parser: argparse.ArgumentParser) -> None:
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """Add the slice, the slices or the patches."""
     group = parser.add_argument_group("slice of an image (the model's input_options give other defaults)")
     group.add_argument("--plane", choices=["axial", "coronal", "sagittal"], help="default axial")
     group.add_argument(

@@ -265,6 +265,11 @@ def build_broken() -> nn.Module:
     return Broken().eval()
 
 
+def build_dying() -> nn.Module:
+    """End the process."""
+    os._exit(9)
+
+
 def build_nothing() -> str:
     """Return no module."""
     return "no module"

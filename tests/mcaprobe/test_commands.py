@@ -54,8 +54,8 @@ def run(inputs, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["digits"], ["heatmap"], ["mask"], ["compare"], ["report"], ["doctor"]],
-    ids=["mcaprobe", "run", "digits", "heatmap", "mask", "compare", "report", "doctor"],
+    [[], ["run"], ["digits"], ["heatmap"], ["mask"], ["compare"], ["report"], ["doctor"], ["plan"]],
+    ids=["mcaprobe", "run", "digits", "heatmap", "mask", "compare", "report", "doctor", "plan"],
 )
 def test_help_has_examples_and_exit_codes(capsys, command):
     code, output, _ = call(capsys, *command, "--help")

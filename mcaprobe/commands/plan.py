@@ -1,0 +1,99 @@
+"""mcaprobe plan: what a campaign will take, before it is given to a cluster."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mcaprobe.commands import under_verrou
+from mcaprobe.commands.parsing import EXIT_CODES, add_globs, stated
+from mcaprobe.commands.run import add_arithmetic, add_image
+
+ABOUT = """\
+Predict time, peak memory and disk of `mcaprobe run` with the same options, by really
+running a little of it: short campaigns with a few samples, in a temporary folder. Say
+how many samples the probability and confidence asked for need, and what 1000 subjects
+would take on 100 workers; say what was measured and what is extrapolated.
+"""
+EXAMPLES = """\
+examples:
+  mcaprobe plan demo mni152 --samples 59
+  mcaprobe plan demo mni152 --slices all --workers 2 --out /scratch/run1
+  mcaprobe plan demo 1x7x256x256 --samples 59 --subjects 1000 --workers 100
+        a shape stands for an input: numbers are made up
+  mcaprobe plan demo mni152 --samples 5 --backend verrou
+        one run under Verrou where it is, else a published ratio
+
+"""
+CODES = EXIT_CODES.replace("  1    the gate failed: a layer has fewer bits than --fail-below\n", "")
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "plan", help="predict time, memory and disk of a campaign", description=ABOUT, epilog=EXAMPLES + CODES
+    )
+    parser.set_defaults(command=main)
+    parser.add_argument("model", metavar="MODEL", help="package.module:build_model, or demo")
+    parser.add_argument("input", metavar="INPUT", help="image or tensor, mni152, or a shape such as 1x1x256x256")
+    group = parser.add_argument_group("how much, and where")
+    group.add_argument("--subjects", type=int, default=1, metavar="S", help="inputs like this one (default 1)")
+    group.add_argument("--workers", type=int, default=1, metavar="N", help="workers at once (default 1)")
+    group.add_argument("--executor", metavar="NAME",
+                       help="local, processes, dask or slurm (default: local for one worker, processes for as many as "
+                       "there are processors here, else slurm)")  # fmt: skip
+    group.add_argument("--executor-option", action="append", default=[], metavar="KEY=VALUE",
+                       help="option of dask or slurm, such as cpus_per_task=4; may be repeated")  # fmt: skip
+    group.add_argument("--out", type=Path, metavar="DIR",
+                       help="where the runs would be: short ones are written beside it (default: the temporary folder)")
+    group.add_argument("--probability", "--p", type=float, default=0.95, metavar="P",
+                       help="for which the number of samples is told (default .95)")  # fmt: skip
+    group.add_argument("--confidence", type=float, default=0.95, metavar="C", help="of that (default .95)")
+    add_arithmetic(parser)
+    under_verrou.add(parser)
+    add_image(parser)
+    group = parser.add_argument_group("what is recorded")
+    add_globs(group, "--layers", "layers to record (default: all)")
+    add_globs(group, "--keep-moments", "layers whose elements keep their moments")
+    add_globs(group, "--keep-samples", "layers whose activations are kept, sample by sample")
+    group.add_argument("--metric", nargs="+", action="extend", default=[], metavar="MODULE:FUNCTION",
+                       help="function of the output")  # fmt: skip
+    group = parser.add_argument_group("machine")
+    group.add_argument("--memory", metavar="SIZE", help="what the process, or a worker elsewhere, may take")
+    group.add_argument("--threads", type=int, metavar="N", help="samples computed side by side in a worker")
+    group.add_argument("--chunk", type=int, metavar="N", help="at most N samples at once")
+    group.add_argument("--block", type=int, metavar="N", help="samples accumulated before a merge (default 5)")
+    group.add_argument("--device", default="cpu", metavar="DEVICE", help="torch device (default cpu)")
+    group = parser.add_argument_group("output")
+    group.add_argument("--quiet", action="store_true", help="print the prediction only, no progress")
+    group.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Predict and print; return the exit code."""
+    if args.print_command:
+        return under_verrou.show(args)
+    from dataclasses import asdict
+
+    from mcaprobe.commands.progress import Sentences
+    from mcaprobe.executors import parse_options
+    from mcaprobe.forecasting import plan
+    from mcaprobe.observer import Observer
+
+    found = plan(
+        args.model, args.input, samples=args.samples, subjects=args.subjects, workers=args.workers,
+        executor=args.executor, executor_options=parse_options(args.executor_option), probability=args.probability,
+        confidence=args.confidence, mode=under_verrou.mode(args), seed=args.seed, precision=args.precision,
+        route=args.route, out=args.out, layers=args.layers or "*", keep_moments=args.keep_moments or (),
+        keep_samples=args.keep_samples or (), metrics=args.metric,
+        input_options=stated(args, ("plane", "index", "context", "size", "voxel_size", "intensity", "mask")),
+        slices=args.slices, patches=args.patches, memory=args.memory, threads=args.threads, chunk=args.chunk,
+        device=args.device, verrou=under_verrou.options(args),
+        observer=Observer() if args.quiet or args.json else Sentences(), **stated(args, ("block",)),
+    )  # fmt: skip
+    if args.json:
+        from mcaprobe.storage import to_json
+
+        print(to_json({**asdict(found), "exit_code": 0}))
+    else:
+        print(found)
+    return 0
