@@ -52,7 +52,7 @@ def run(
     device: str = "cpu",
     verrou: Verrou | None = None,
     overwrite: bool = False,
-    executor: str | Submits = LOCAL,
+    executor: str | Submits | Engine = LOCAL,
     workers: int | None = None,
     executor_options: Mapping[str, Any] | None = None,
     tries: int = TRIES,
@@ -91,7 +91,8 @@ def run(
         verrou: Run each sample in a process under Verrou, so (`mode` is then a rounding mode of Verrou); None: emulate.
         overwrite: Start again although `out` holds a run.
         executor: Where the work runs, which changes no bit: `local` (this process), `processes`, `dask`, `slurm`, or
-            anything with `submit()`, such as `dask.distributed`'s `client.get_executor()`. Other workers than this
+            anything with `submit()`, such as `dask.distributed`'s `client.get_executor()`, or an `executors.Engine`
+            that says all of this and the next three. Other workers than this
             process need `out` on a disk that all of them see, and are best given a model by its name.
         workers: Workers at once of processes, dask and slurm; None: as many processes as processors, as Dask's and
             Slurm's own rules have it.
@@ -107,7 +108,7 @@ def run(
             "Expected the model and the metrics as package.module:function, since each sample under Verrou is a "
             "process of its own."
         )
-    engine = Engine(executor, workers, executor_options or {}, tries)
+    engine = executor if isinstance(executor, Engine) else Engine(executor, workers, executor_options or {}, tries)
     loaded = load_model(model, device)
     if slices is None and patches is None:
         prepared = load_input(x, loaded.module, input_options or {}, device)

@@ -161,19 +161,35 @@ def parse_slices(text: str, data: NDArray[np.float32], axis: int, plane: str) ->
 
     `all` is from the first slice to the last that has a voxel other than 0.
     """
-    size = data.shape[axis]
-    if text == ALL:
+    size, asked = data.shape[axis], slices_asked(text)
+    if asked is None:
         filled = np.flatnonzero(data.any(axis=tuple(a for a in range(3) if a != axis)))
         return tuple(range(int(filled[0]), int(filled[-1]) + 1))
-    found = re.fullmatch(r"(-?\d*):(-?\d*)(?::(\d+))?", text)
-    try:
-        ends = [int(part) if part else None for part in (found.groups() if found else ("x",))]
-        numbers = tuple(range(size))[slice(*ends)]
-    except ValueError as error:
-        raise InputError(f"Expected slices as all, START:STOP or START:STOP:STEP, got {text!r}.") from error
+    numbers = tuple(range(size))[asked]
     if not numbers:
         raise InputError(f"The slices {text} are none of the {size} {plane} slices (0 to {size - 1}).")
     return numbers
+
+
+def slices_asked(text: str) -> slice | None:
+    """Return the range that START:STOP or START:STOP:STEP means, None for `all`."""
+    if text == ALL:
+        return None
+    found = re.fullmatch(r"(-?\d*):(-?\d*)(?::(\d*[1-9]\d*))?", text)
+    if found is None:
+        one = f"; a single slice is --slice {text}" if text.isdigit() else ""
+        raise InputError(f"Expected slices as all, START:STOP or START:STOP:STEP, got {text!r}{one}.")
+    return slice(*(int(part) if part else None for part in found.groups()))
+
+
+def check_pieces(slices: str | None, patches: str | None) -> None:
+    """Raise InputError where a division into pieces cannot be read, whatever the image."""
+    if slices is not None and patches is not None:
+        raise InputError("Expected slices (a two-dimensional model) or patches (a three-dimensional one), not both.")
+    if slices is not None:
+        slices_asked(slices)
+    if patches not in (None, WHOLE):
+        parse_patch(patches)
 
 
 def parse_patch(text: str) -> Triple:
