@@ -78,7 +78,8 @@ def run(
         estimator: Of significant bits; the default is CNH, relative to the IEEE run, p = confidence = .95.
         input_options: Fields of `images.SliceOptions` for a path; they win over the model's own `input_options`.
         segmentation: Image of whole-numbered labels in the space of the image x: a row of the table for each label that
-            the slice has, of every layer with image axes. `segmentation.read_segmentation` says how labels are named.
+            the slice or volume has, of every layer with image axes. `segmentation.read_segmentation` says how labels
+            are named.
         regions: Globs of the names of the labels that become regions.
         slices: The whole volume of an image file, slice by slice through a two-dimensional model: `all`, `START:STOP`
             or `START:STOP:STEP`; each slice is a campaign with the seed `streams.piece_seed(seed, slice)`. Needs `out`.
@@ -112,15 +113,10 @@ def run(
     loaded = load_model(model, device)
     if slices is None and patches is None:
         prepared = load_input(x, loaded.module, input_options or {}, device)
-        if segmentation is not None:
-            prepared = with_regions(prepared, segmentation, _globs(regions))
-    elif segmentation is None:
-        prepared = load_whole(x, loaded.module, input_options or {}, device, slices, patches)
     else:
-        raise InputError(
-            f"Expected no segmentation beside --slices or --patches, got {segmentation}: the rows of a whole volume "
-            "are those of all, brain and background."
-        )
+        prepared = load_whole(x, loaded.module, input_options or {}, device, slices, patches)
+    if segmentation is not None:
+        prepared = with_regions(prepared, segmentation, _globs(regions))
     if keep_moments is None:
         keep_moments = "*" if out is None else ()
     settings = Settings(

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Lock, local
+from threading import Lock, Thread, local
 from typing import Any, Protocol
 
 from mcaprobe.errors import InputError
@@ -175,7 +176,8 @@ class Processes(Executor):
         with self._lock:
             if self._closed:
                 raise BrokenExecutor("the processes are closed")
-            pool = self._own.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            spawn = get_context("spawn")
+            pool = self._own.pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_the_parent)
             self._pools.append(pool)
         return pool
 
@@ -193,6 +195,18 @@ class Processes(Executor):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
         self.shutdown(cancel_futures=error is not None)
         return None
+
+
+def end_with_the_parent() -> None:
+    """Let this process end when the one that started it has ended, however: a killed one cannot tell its workers."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+
+
+def _follow(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -17,6 +17,9 @@ from torch import Tensor
 from mcaprobe.errors import InputError
 from mcaprobe.images import SLICE_AXIS, Slice, SliceOptions, framed, normalized_volume
 from mcaprobe.storage import write_tensors
+
+if TYPE_CHECKING:
+    from mcaprobe.segmentation import Labels
 
 ALL, WHOLE = "all", "whole"
 Triple = tuple[int, int, int]
@@ -34,6 +37,7 @@ class Whole:
         axis: That slices are across; None for patches.
         size: Of a patch, in voxels; None for slices.
         tiles: Patches along each axis.
+        labels: Regions of a segmentation, where there is one.
     """
 
     data: Any
@@ -47,6 +51,7 @@ class Whole:
     axis: int | None
     size: Triple | None
     tiles: Triple
+    labels: Labels | None = None
 
     @classmethod
     def read(cls, path: str | Path, options: SliceOptions, slices: str | None, patches: str | None) -> Whole:
@@ -64,6 +69,10 @@ class Whole:
         size = shape if patches == WHOLE else parse_patch(patches)
         tiles: Triple = tuple(-(-have // edge) for have, edge in zip(shape, size, strict=True))  # type: ignore[assignment]
         return cls(numbers=tuple(range(prod(tiles))), axis=None, size=size, tiles=tiles, **common)
+
+    def regions(self, picture: Slice) -> dict[str, Tensor]:
+        """Return the regions of a segmentation that a piece has."""
+        return {} if self.labels is None else self.labels.at(picture)
 
     @property
     def kind(self) -> str:
@@ -134,12 +143,17 @@ class Whole:
 
     def store(self, path: Path) -> None:
         """Write the volume where workers read their pieces from."""
-        write_tensors(path, {"data": torch.from_numpy(np.ascontiguousarray(self.data)),
-                             "mask": torch.from_numpy(np.ascontiguousarray(self.mask))})  # fmt: skip
+        tensors = {"data": torch.from_numpy(np.ascontiguousarray(self.data)),
+                   "mask": torch.from_numpy(np.ascontiguousarray(self.mask))}  # fmt: skip
+        write_tensors(path, tensors if self.labels is None else tensors | {"labels": self.labels.voxels()})
 
     def stored(self, path: Path) -> Whole:
         """Return the same volume with its voxels in a file: small, and only a piece at a time is in memory."""
-        return replace(self, data=InFile(path, "data", self.data.shape), mask=InFile(path, "mask", self.data.shape))
+        labels = self.labels
+        if labels is not None:
+            labels = labels.stored(InFile(path, "labels", labels.segmentation.labels.shape))
+        data, mask = (InFile(path, key, self.data.shape) for key in ("data", "mask"))
+        return replace(self, data=data, mask=mask, labels=labels)
 
 
 @dataclass(frozen=True)
