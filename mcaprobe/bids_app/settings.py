@@ -84,6 +84,7 @@ class Questions:
     def record(self) -> dict[str, Any]:
         """Return them as JSON, to be compared with those of an earlier call."""
         plain = asdict(self) | {"segmentation": None if self.segmentation is None else str(self.segmentation.resolve())}
+        plain["slice"] = plain.pop("numbers")  # as the option is called
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
 
