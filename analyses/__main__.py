@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import nanops
 from analyses.commands import (
     benchmark,
+    bids,
     calibrate,
     convert,
     draw,
@@ -29,6 +30,7 @@ COMMANDS = (
     fidelity,
     unseen,
     benchmark,
+    bids,
     skipping,
     calibrate,
     convert,

@@ -52,7 +52,7 @@ def run(
     device: str = "cpu",
     verrou: Verrou | None = None,
     overwrite: bool = False,
-    executor: str | Submits = LOCAL,
+    executor: str | Submits | Engine = LOCAL,
     workers: int | None = None,
     executor_options: Mapping[str, Any] | None = None,
     tries: int = TRIES,
@@ -78,7 +78,8 @@ def run(
         estimator: Of significant bits; the default is CNH, relative to the IEEE run, p = confidence = .95.
         input_options: Fields of `images.SliceOptions` for a path; they win over the model's own `input_options`.
         segmentation: Image of whole-numbered labels in the space of the image x: a row of the table for each label that
-            the slice has, of every layer with image axes. `segmentation.read_segmentation` says how labels are named.
+            the slice or volume has, of every layer with image axes. `segmentation.read_segmentation` says how labels
+            are named.
         regions: Globs of the names of the labels that become regions.
         slices: The whole volume of an image file, slice by slice through a two-dimensional model: `all`, `START:STOP`
             or `START:STOP:STEP`; each slice is a campaign with the seed `streams.piece_seed(seed, slice)`. Needs `out`.
@@ -91,7 +92,8 @@ def run(
         verrou: Run each sample in a process under Verrou, so (`mode` is then a rounding mode of Verrou); None: emulate.
         overwrite: Start again although `out` holds a run.
         executor: Where the work runs, which changes no bit: `local` (this process), `processes`, `dask`, `slurm`, or
-            anything with `submit()`, such as `dask.distributed`'s `client.get_executor()`. Other workers than this
+            anything with `submit()`, such as `dask.distributed`'s `client.get_executor()`, or an `executors.Engine`
+            that says all of this and the next three. Other workers than this
             process need `out` on a disk that all of them see, and are best given a model by its name.
         workers: Workers at once of processes, dask and slurm; None: as many processes as processors, as Dask's and
             Slurm's own rules have it.
@@ -107,19 +109,14 @@ def run(
             "Expected the model and the metrics as package.module:function, since each sample under Verrou is a "
             "process of its own."
         )
-    engine = Engine(executor, workers, executor_options or {}, tries)
+    engine = executor if isinstance(executor, Engine) else Engine(executor, workers, executor_options or {}, tries)
     loaded = load_model(model, device)
     if slices is None and patches is None:
         prepared = load_input(x, loaded.module, input_options or {}, device)
-        if segmentation is not None:
-            prepared = with_regions(prepared, segmentation, as_globs(regions))
-    elif segmentation is None:
-        prepared = load_whole(x, loaded.module, input_options or {}, device, slices, patches)
     else:
-        raise InputError(
-            f"Expected no segmentation beside --slices or --patches, got {segmentation}: the rows of a whole volume "
-            "are those of all, brain and background."
-        )
+        prepared = load_whole(x, loaded.module, input_options or {}, device, slices, patches)
+    if segmentation is not None:
+        prepared = with_regions(prepared, segmentation, as_globs(regions))
     if keep_moments is None:
         keep_moments = "*" if out is None else ()
     settings = Settings(

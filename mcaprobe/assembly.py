@@ -8,6 +8,7 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mcaprobe.estimators import Class, Estimator
@@ -103,11 +104,12 @@ def assemble(
         rows: Of the layer in each piece, in the same order.
         folder: For the files of layers.
     """
+    regions = regions_of(rows, assembly.whole)
     histogram: Histogram | None = None
     specs: dict[str, Spec] = {}
     for path in pieces.values():
         state = FolderStore(path / "layers").tensors(name)
-        mine = Histogram.from_state(_part(state, "histogram."))
+        mine = _spread(Histogram.from_state(_part(state, "histogram.")), regions)
         histogram = mine if histogram is None else _added(histogram, mine)
         for key, tensor in state.items():
             if _kept(key, assembly):
@@ -126,7 +128,28 @@ def assemble(
             for key, part in FolderStore(path / "layers").tensors(name).items():
                 if _kept(key, assembly):
                     assembly.put(tensors[key], part, number)
-    return [_row(regions, histogram, assembly.assembled, estimator) for regions in zip(*rows, strict=True)]
+    table = [{row.region: row for row in part} for part in rows]
+    return [_row([part[region] for part in table if region in part], histogram, assembly.assembled, estimator)
+            for region in regions]  # fmt: skip
+
+
+def regions_of(rows: Sequence[Sequence[Row]], whole: Whole) -> tuple[str, ...]:
+    """Return the regions that any piece of a layer has: all, brain, background, labels in their order."""
+    labels = [] if whole.labels is None else list(whole.labels.chosen.values())
+    there = dict.fromkeys(row.region for part in rows for row in part)
+    return tuple(sorted(there, key=lambda region: 1 + labels.index(region) if region in labels else 0))
+
+
+def _spread(histogram: Histogram, regions: tuple[str, ...]) -> Histogram:
+    """Return a histogram of these regions, those that a piece does not have without elements."""
+    if histogram.regions == regions:
+        return histogram
+    at = torch.tensor([regions.index(region) for region in histogram.regions])
+    counts, fixed, low = (
+        part.new_zeros(len(regions), *part.shape[1:]).index_copy(0, at, part)
+        for part in (histogram.counts, histogram.fixed, histogram.low_snr)
+    )
+    return replace(histogram, regions=regions, counts=counts, fixed=fixed, low_snr=low)
 
 
 def _kept(key: str, assembly: Assembly) -> bool:

@@ -55,8 +55,8 @@ class Campaign:
             raise InputError("A whole volume is streamed into a run directory: give out; and not under Verrou.")
         if not engine.local and out is None:
             raise InputError(f"Workers of {engine.name} meet in a run directory: give out.")
-        if not engine.local and verrou is not None:
-            raise InputError(f"A campaign under Verrou has its own processes: leave the executor {engine.name} out.")
+        if not engine.local and verrou is not None and verrou.jobs is not None:
+            raise InputError(f"--jobs are processes of this one: with the executor {engine.name} give --workers.")
         try:
             if out is None:
                 if verrou is not None:
@@ -64,7 +64,7 @@ class Campaign:
                 return InMemory(self, observer).run()
             with _made(out), locked(out):
                 if verrou is not None:
-                    return UnderVerrou(self, out, observer, verrou).run(overwrite)
+                    return UnderVerrou(self, out, observer, verrou, engine).run(overwrite)
                 if self.input.whole is not None:
                     return OfVolume(self, out, observer, engine, self.input.whole).run(overwrite)
                 if not engine.local:

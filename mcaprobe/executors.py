@@ -6,11 +6,12 @@ import ast
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Lock, local
+from threading import Lock, Thread, local
 from typing import Any, Protocol
 
 from mcaprobe.errors import InputError
@@ -40,12 +41,14 @@ class Engine:
             that runs, else of `distributed.LocalCluster`. slurm: of submitit, such as `slurm_partition`, `timeout_min`,
             `mem_gb`, `cpus_per_task`.
         tries: How often a unit is given out in all before it counts as failed.
+        keeper: Of an executor that several campaigns share; see `kept`.
     """
 
     kind: str | Submits = LOCAL
     workers: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     tries: int = TRIES
+    keeper: Keeper | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.kind, str) and self.kind not in NAMES:
@@ -81,6 +84,16 @@ class Engine:
         return (self.workers or len(os.sched_getaffinity(0))) if self.kind == PROCESSES else self.workers
 
     @contextmanager
+    def kept(self, folder: Path) -> Iterator[Engine]:
+        """Yield the same engine, whose workers stay for all campaigns of the block.
+
+        Args:
+            folder: As of `opened`.
+        """
+        with ExitStack() as block:
+            yield replace(self, keeper=Keeper(self, folder, block))
+
+    @contextmanager
     def opened(self, folder: Path) -> Iterator[Submits]:
         """Yield the executor; behind the block nothing of it runs any more.
 
@@ -89,7 +102,9 @@ class Engine:
         Raises:
             InputError: a package is missing, or the engine refuses its options.
         """
-        if not isinstance(self.kind, str):
+        if self.keeper is not None:
+            yield self.keeper.executor()
+        elif not isinstance(self.kind, str):
             yield self.kind
         elif self.kind == LOCAL:
             yield ThisProcess()
@@ -102,6 +117,20 @@ class Engine:
         else:
             with _slurm(folder, self.workers, self.options) as pool:
                 yield pool
+
+
+class Keeper:
+    """An executor that is opened when it is asked for first, and stays open until the block around it ends."""
+
+    def __init__(self, engine: Engine, folder: Path, block: ExitStack) -> None:
+        self._engine, self._folder, self._block = engine, folder, block
+        self._executor: Submits | None = None
+
+    def executor(self) -> Submits:
+        """Return the executor."""
+        if self._executor is None:
+            self._executor = self._block.enter_context(self._engine.opened(self._folder))
+        return self._executor
 
 
 class ThisProcess(Executor):
@@ -147,7 +176,8 @@ class Processes(Executor):
         with self._lock:
             if self._closed:
                 raise BrokenExecutor("the processes are closed")
-            pool = self._own.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            spawn = get_context("spawn")
+            pool = self._own.pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_the_parent)
             self._pools.append(pool)
         return pool
 
@@ -165,6 +195,18 @@ class Processes(Executor):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
         self.shutdown(cancel_futures=error is not None)
         return None
+
+
+def end_with_the_parent() -> None:
+    """Let this process end when the one that started it has ended, however: a killed one cannot tell its workers."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+
+
+def _follow(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ SHOWN = 20  # failures in the sentence; the manifest has all
 
 
 class UnitsFailed(RunFailure):
-    """Some units of a campaign failed, the others are kept; `failures` has a line for each."""
+    """Some units of a campaign failed, the others are kept; `failures` has a line for each, `summary` one sentence."""
 
     def __init__(self, failed: Mapping[str, str], total: int, out: Path) -> None:
         self.failures = [f"{name}: {why.rstrip('.')}" for name, why in failed.items()]
+        self.summary = f"{len(self.failures)} of {total} units failed: {'; '.join(self.failures[:SHOWN])}."
         listed = [f"\n  {line}" for line in self.failures[:SHOWN]]
         if len(self.failures) > SHOWN:
             listed.append(f"\n  and {len(self.failures) - SHOWN} more, which {out / 'manifest.json'} lists")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mcaprobe.campaign import Campaign
 from mcaprobe.errors import InputError
 from mcaprobe.estimators import samples_needed, supported_probability
+from mcaprobe.executors import Engine
 from mcaprobe.forecast import MANY_SUBJECTS, MANY_WORKERS, Forecast
 from mcaprobe.launchers import check_image, choose
 from mcaprobe.loading import load_input
@@ -65,7 +66,7 @@ def plan_verrou(
             check_image(options, launcher, Path(short))
         except InputError as error:
             launcher, why = "", str(error)
-        one = _OneRun(campaign, Path(short), Observer(), options).measure(launcher) if launcher else 0.0
+        one = _OneRun(campaign, Path(short), Observer(), options, Engine()).measure(launcher) if launcher else 0.0
     if launcher:
         measured = f"one run under Verrou ({launcher}), the IEEE baseline of {len(seen.layers)} layers: {one:.3g} s"
     else:

@@ -89,10 +89,11 @@ def check_image(options: Verrou, launcher: str, folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One process: its command, and the environment of the process that runs it."""
+    """One process: its command, the environment of the process that runs it, and its folder; None: this process's."""
 
     command: list[str]
     environment: dict[str, str]
+    folder: Path | None = None
 
     def text(self) -> str:
         """Return the line that does the same in a shell."""
@@ -101,18 +102,22 @@ class Launch:
         return shlex.join([*front, *self.command])
 
 
-def launch(options: Verrou, launcher: str, mode: str, seed: int, run: str, folder: Path) -> Launch:
+def launch(
+    options: Verrou, launcher: str, mode: str, seed: int, run: str, folder: Path, here: Path | None = None
+) -> Launch:
     """Return how one run is launched.
 
     Args:
         seed: The campaign's.
         folder: Of the runs, absolute.
+        here: Folder from which the model is imported; None: the current one.
     """
     if launcher == NATIVE:
         program = valgrind(options, mode, seed, run, folder) + worker(sys.executable, folder, run)
         return Launch(program, native_variables(os.environ))
     program = valgrind(options, mode, seed, run, CAMPAIGN) + worker(PYTHON, CAMPAIGN, run)
-    return Launch(inside(options, launcher, program, VARIABLES, folder, Path.cwd(), _user()), _engine_environment())
+    command = inside(options, launcher, program, VARIABLES, folder, here or Path.cwd(), _user())
+    return Launch(command, _engine_environment())
 
 
 def _engine_environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from mcaprobe.images import Slice, SliceOptions, load_slice
 from mcaprobe.models import nearest, tensor_hash
 from mcaprobe.tensor_files import TENSOR_SUFFIXES
 from mcaprobe.volumes import existing
-from mcaprobe.whole import Whole
+from mcaprobe.whole import Whole, check_pieces
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def load_whole(
     """
     if not isinstance(path, (str, Path)) or existing(path).suffix.lower() in TENSOR_SUFFIXES:
         raise InputError("Expected an image for slices or patches, got a tensor: it has no slices to choose from.")
-    if slices is not None and patches is not None:
-        raise InputError("Expected slices (a two-dimensional model) or patches (a three-dimensional one), not both.")
+    check_pieces(slices, patches)
     if "index" in options:
         raise InputError(f"Expected one slice ({options['index']}) or slices of the whole volume, not both.")
     chosen = replace(slice_options(getattr(model, "input_options", None), options), index=None)

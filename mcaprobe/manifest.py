@@ -95,7 +95,7 @@ def identity(settings: Settings, model: Model, x: Input, metrics: list[Metric]) 
     """Return all that the bits of the results depend on; results of another identity are refused."""
     options = {} if x.options is None else {f"input {k}": _plain(v) for k, v in _fields(x.options).items()}
     if x.segmentation is not None:
-        options |= {"segmentation": x.segmentation, "regions sha256": regions_hash(x.regions)}
+        options |= {"segmentation": x.segmentation, "regions sha256": _regions_hash(x)}
     if x.whole is not None:
         options["input pieces"] = x.whole.identity()
     return {
@@ -111,6 +111,11 @@ def identity(settings: Settings, model: Model, x: Input, metrics: list[Metric]) 
         "torch": torch.__version__,
         "mcaprobe": versions()["mcaprobe"],
     }
+
+
+def _regions_hash(x: Input) -> str:
+    labels = None if x.whole is None else x.whole.labels
+    return regions_hash(x.regions) if labels is None else labels.sha256
 
 
 def identity_text(identity: Mapping[str, Any]) -> str:

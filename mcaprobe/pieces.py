@@ -93,7 +93,8 @@ def run_piece(unit: PieceUnit, number: int, observer: Observer) -> None:
     module, metrics = ready(unit.job)
     settings = replace(unit.job.settings, seed=piece_seed(unit.job.settings.seed, number))
     picture = unit.volume.picture(number)
-    x = Input(picture.tensor.to(settings.device), unit.volume.name, "", None, picture, unit.volume.options)
+    x = Input(picture.tensor.to(settings.device), unit.volume.name, "", None, picture, unit.volume.options,
+              unit.volume.regions(picture))  # fmt: skip
     campaign = Campaign(settings, Model(module, unit.job.name, unit.job.model_sha256), x, metrics)
     with filling(unit.parent, mine(str(number))) as folder:
         PieceRun(campaign, folder, observer, unit.seen).run(overwrite=False)

@@ -57,8 +57,8 @@ def spawn(launch: Launch, log: Path) -> subprocess.Popen[bytes]:
     try:
         with log.open("wb") as file:
             return subprocess.Popen(
-                launch.command, env=launch.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                start_new_session=True,
+                launch.command, env=launch.environment, cwd=launch.folder, stdin=subprocess.DEVNULL, stdout=file,
+                stderr=file, start_new_session=True,
             )  # fmt: skip
     except (FileNotFoundError, PermissionError) as error:
         raise InputError(f"Cannot start {launch.command[0]}: {error.strerror}.") from error

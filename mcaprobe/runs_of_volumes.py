@@ -73,8 +73,10 @@ class OfVolume(InFolder):
 
     def _disk(self, seen: Survey) -> int:
         """Return the predicted size of the run directory: pieces and products, the volume for the workers."""
-        piece = kept_bytes(self.settings, seen) + map_bytes(seen) + len(seen.layers) * HISTOGRAM_BYTES
-        return 2 * len(self.whole.numbers) * piece + 5 * int(self.whole.data.size) + 2**20
+        regions = 3 if self.whole.labels is None else 3 + len(self.whole.labels.chosen)
+        count, piece = len(self.whole.numbers), kept_bytes(self.settings, seen) + map_bytes(seen)
+        histograms = (count + 1) * len(seen.layers) * (HISTOGRAM_BYTES // 3) * regions
+        return 2 * count * piece + histograms + 13 * int(self.whole.data.size) + 2**20
 
     def _pieces(self, seen: Survey) -> None:
         """Give out the missing pieces and wait until all are there."""

@@ -1,12 +1,17 @@
-"""How does a campaign run under Verrou? A process for each run, its layers in a file, folded when all are there."""
+"""How does a campaign run under Verrou? A process for each run, its layers in a file, folded when all are there.
+
+The processes are this one's children, or those of the workers of an executor: then each run is a unit.
+"""
 
 import hashlib
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcaprobe.errors import InputError, RunFailure
+from mcaprobe.executors import PROCESSES, Engine
 from mcaprobe.folders import filling
 from mcaprobe.folding import fold
 from mcaprobe.launchers import Launch, check_image, choose, launch
@@ -16,11 +21,12 @@ from mcaprobe.planning import Needs, Survey, plan_processes
 from mcaprobe.products import Products
 from mcaprobe.proofs import counted, verrou_version
 from mcaprobe.result import Result
-from mcaprobe.runs_in_folder import InFolder
+from mcaprobe.runs_in_folder import SHARED, InFolder
 from mcaprobe.sample_files import INPUT, JOB, PROTOCOL, Proof
 from mcaprobe.storage import write_json, write_tensors
-from mcaprobe.verrou import AGAIN, NATIVE, REFERENCE, Verrou
+from mcaprobe.verrou import AGAIN, AUTO, NATIVE, REFERENCE, Verrou
 from mcaprobe.verrou_samples import Samples
+from mcaprobe.verrou_units import RunUnit
 
 if TYPE_CHECKING:
     from mcaprobe.campaign import Campaign
@@ -33,9 +39,12 @@ class UnderVerrou(InFolder):
 
     parts = FOLDER
 
-    def __init__(self, campaign: "Campaign", out: Path, observer: Observer, options: Verrou) -> None:
+    def __init__(
+        self, campaign: "Campaign", out: Path, observer: Observer, options: Verrou, engine: Engine
+    ) -> None:
         super().__init__(campaign, out, observer)
         self.options = options
+        self.engine = engine
         self.folder = (out / FOLDER).absolute()
         self.launcher = options.launcher
         self.jobs = 1
@@ -50,8 +59,9 @@ class UnderVerrou(InFolder):
             raise
 
     def _run(self, seen: Survey) -> Result:
-        self.launcher = choose(self.options)
-        needs, self.jobs = plan_processes(self.settings, seen, self.out, self.options.jobs)
+        self.launcher = self._choose()
+        asked = self.options.jobs if self.engine.local else self.engine.at_once() if self._own_workers() else 1
+        needs, self.jobs = plan_processes(self.settings, seen, self.out, asked)
         self._save("running", seen, needs)
         samples = None
         try:
@@ -60,7 +70,7 @@ class UnderVerrou(InFolder):
                 ran = samples.adopt()
                 self.observer.start(self.settings.samples, ran, len(seen.layers))
                 self.observer.chunk(ran, self.settings.samples - 1)
-                self.proofs = samples.run()
+                self.proofs = self._samples(samples)
                 self._expect_layers(seen)
                 products = Products(self.campaign, seen, folder)
                 self.absorb(fold(self.settings, self.folder, self.proofs, products, self.observer))
@@ -71,12 +81,35 @@ class UnderVerrou(InFolder):
             self.save_failure(error, seen, needs)
             raise
 
+    def _own_workers(self) -> bool:
+        """Return whether the workers are processes of this machine."""
+        return self.engine.kind == PROCESSES
+
+    def _choose(self) -> str:
+        """Return the launcher; on other machines the workers look whether it is there."""
+        if self.engine.local or self._own_workers() or self.options.launcher == AUTO:
+            return choose(self.options)
+        return self.options.launcher
+
+    def _samples(self, samples: Samples) -> dict[str, Proof]:
+        """Run what is missing, here or on the workers."""
+        if self.engine.local:
+            return samples.run()
+        options = replace(self.options, launcher=self.launcher, jobs=None)
+
+        def unit(run: str) -> RunUnit:
+            return RunUnit(options, self.settings.mode, self.settings.seed, run, self.folder, Path.cwd())
+
+        with self.engine.opened(self.out.absolute() / SHARED) as executor:
+            return samples.run_on(executor, unit, self.engine.tries, self.out)
+
     def _prepare(self) -> Samples:
         """Write the job and return its runs."""
         self.folder.mkdir(exist_ok=True)
         if self.launcher != NATIVE and os.getuid() == 0:
             self.folder.chmod(0o777)  # inside the image nobody is root
-        check_image(self.options, self.launcher, self.folder)
+        if self.engine.local or self._own_workers():
+            check_image(self.options, self.launcher, self.folder)
         campaign, settings = self.campaign, self.settings
         identity = hashlib.sha256(identity_text(campaign.identity()).encode()).hexdigest()
         self.options.write_lists(self.folder)
@@ -135,10 +168,11 @@ class UnderVerrou(InFolder):
     def times(self) -> dict[str, Any]:
         """Return the wall clock of each forward pass beside that of the campaign."""
         forward = {run: proof.seconds for run, proof in sorted(self.proofs.items(), key=_order)}
-        return {"jobs": self.jobs, "forward": forward}
+        return {"jobs": self.jobs, "executor": self.engine.name, "forward": forward}
 
     def _remove_chunks(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, self.out / SHARED):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _order(item: tuple[str, Proof]) -> tuple[int, str]:

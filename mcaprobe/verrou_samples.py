@@ -1,10 +1,12 @@
 """How do the baselines and the samples of a campaign come to be, each in a process, with a proof of each?"""
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from mcaprobe.driving import drive
 from mcaprobe.errors import InputError
+from mcaprobe.executors import Submits
+from mcaprobe.failures import UnitsFailed
 from mcaprobe.launchers import Launch
 from mcaprobe.observer import Observer
 from mcaprobe.processes import Processes
@@ -21,6 +23,7 @@ from mcaprobe.sample_files import (
 )
 from mcaprobe.storage import DamagedFile
 from mcaprobe.verrou import AGAIN, REFERENCE, runs_of
+from mcaprobe.verrou_units import RunUnit, how, run_one
 
 
 class Samples:
@@ -80,6 +83,39 @@ class Samples:
                     self.observer.advance(1)
         return self.proofs
 
+    def run_on(
+        self, executor: Submits, unit: Callable[[str], RunUnit], tries: int, out: Path
+    ) -> dict[str, Proof]:
+        """Run what is missing on the workers of an executor and return the proof of every run.
+
+        Args:
+            unit: Returns what a worker is given for a run.
+            tries: How often a run is given out in all.
+            out: Run directory.
+        Raises:
+            InputError: a proof failed; finished runs stay.
+            RunFailure: some runs failed, which the sentence names; the others stay.
+        """
+        runs = {title(run): run for run in self.runs if run not in self.proofs}
+        units = {name: unit(run) for name, run in runs.items()}
+        failed = drive(executor, run_one, units, lambda name: self._taken(runs[name]), self.observer.say, tries)
+        if failed:
+            raise UnitsFailed(failed, len(units), out)
+        return self.proofs
+
+    def _taken(self, run: str) -> bool:
+        """Take a run that a worker finished; return whether it is there and whole."""
+        if run in self.proofs:
+            return True
+        try:
+            proof = self._whole(run)
+        except DamagedFile:
+            return False
+        self._accept(run, proof)
+        if run not in (REFERENCE, AGAIN):
+            self.observer.advance(1)
+        return True
+
     def _whole(self, run: str) -> Proof:
         proof = read_proof(self.folder, run, whole=run != AGAIN)  # the layers of the second baseline are not kept
         if proof.identity != self.identity:
@@ -117,15 +153,10 @@ class Samples:
                 f"The disk of {self.folder} is full: {kept} finished runs stay there; free some space and give the "
                 "same command again."
             )
-        if code == 0:
-            how = "ended without its layers"
-        elif code < 0:
-            how = f"was ended by the signal {signal.Signals(-code).name}"
-        else:
-            how = f"ended with exit code {code}"
         lines = last_lines(self.folder, run)
         ends = "is empty" if not lines else "ends:" + "".join(f"\n    {line}" for line in lines)
         word = title(run)
         return InputError(
-            f"{word[0].upper()}{word[1:]} {how}, {kept} finished runs stay; its log {log_file(self.folder, run)} {ends}"
+            f"{word[0].upper()}{word[1:]} {how(code)}, {kept} finished runs stay; its log "
+            f"{log_file(self.folder, run)} {ends}"
         )

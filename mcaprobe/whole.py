@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -17,6 +17,9 @@ from torch import Tensor
 from mcaprobe.errors import InputError
 from mcaprobe.images import SLICE_AXIS, Slice, SliceOptions, framed, normalized_volume
 from mcaprobe.storage import write_tensors
+
+if TYPE_CHECKING:
+    from mcaprobe.segmentation import Labels
 
 ALL, WHOLE = "all", "whole"
 Triple = tuple[int, int, int]
@@ -34,6 +37,7 @@ class Whole:
         axis: That slices are across; None for patches.
         size: Of a patch, in voxels; None for slices.
         tiles: Patches along each axis.
+        labels: Regions of a segmentation, where there is one.
     """
 
     data: Any
@@ -47,6 +51,7 @@ class Whole:
     axis: int | None
     size: Triple | None
     tiles: Triple
+    labels: Labels | None = None
 
     @classmethod
     def read(cls, path: str | Path, options: SliceOptions, slices: str | None, patches: str | None) -> Whole:
@@ -64,6 +69,10 @@ class Whole:
         size = shape if patches == WHOLE else parse_patch(patches)
         tiles: Triple = tuple(-(-have // edge) for have, edge in zip(shape, size, strict=True))  # type: ignore[assignment]
         return cls(numbers=tuple(range(prod(tiles))), axis=None, size=size, tiles=tiles, **common)
+
+    def regions(self, picture: Slice) -> dict[str, Tensor]:
+        """Return the regions of a segmentation that a piece has."""
+        return {} if self.labels is None else self.labels.at(picture)
 
     @property
     def kind(self) -> str:
@@ -134,12 +143,17 @@ class Whole:
 
     def store(self, path: Path) -> None:
         """Write the volume where workers read their pieces from."""
-        write_tensors(path, {"data": torch.from_numpy(np.ascontiguousarray(self.data)),
-                             "mask": torch.from_numpy(np.ascontiguousarray(self.mask))})  # fmt: skip
+        tensors = {"data": torch.from_numpy(np.ascontiguousarray(self.data)),
+                   "mask": torch.from_numpy(np.ascontiguousarray(self.mask))}  # fmt: skip
+        write_tensors(path, tensors if self.labels is None else tensors | {"labels": self.labels.voxels()})
 
     def stored(self, path: Path) -> Whole:
         """Return the same volume with its voxels in a file: small, and only a piece at a time is in memory."""
-        return replace(self, data=InFile(path, "data", self.data.shape), mask=InFile(path, "mask", self.data.shape))
+        labels = self.labels
+        if labels is not None:
+            labels = labels.stored(InFile(path, "labels", labels.segmentation.labels.shape))
+        data, mask = (InFile(path, key, self.data.shape) for key in ("data", "mask"))
+        return replace(self, data=data, mask=mask, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -161,19 +175,35 @@ def parse_slices(text: str, data: NDArray[np.float32], axis: int, plane: str) ->
 
     `all` is from the first slice to the last that has a voxel other than 0.
     """
-    size = data.shape[axis]
-    if text == ALL:
+    size, asked = data.shape[axis], slices_asked(text)
+    if asked is None:
         filled = np.flatnonzero(data.any(axis=tuple(a for a in range(3) if a != axis)))
         return tuple(range(int(filled[0]), int(filled[-1]) + 1))
-    found = re.fullmatch(r"(-?\d*):(-?\d*)(?::(\d+))?", text)
-    try:
-        ends = [int(part) if part else None for part in (found.groups() if found else ("x",))]
-        numbers = tuple(range(size))[slice(*ends)]
-    except ValueError as error:
-        raise InputError(f"Expected slices as all, START:STOP or START:STOP:STEP, got {text!r}.") from error
+    numbers = tuple(range(size))[asked]
     if not numbers:
         raise InputError(f"The slices {text} are none of the {size} {plane} slices (0 to {size - 1}).")
     return numbers
+
+
+def slices_asked(text: str) -> slice | None:
+    """Return the range that START:STOP or START:STOP:STEP means, None for `all`."""
+    if text == ALL:
+        return None
+    found = re.fullmatch(r"(-?\d*):(-?\d*)(?::(\d*[1-9]\d*))?", text)
+    if found is None:
+        one = f"; a single slice is --slice {text}" if text.isdigit() else ""
+        raise InputError(f"Expected slices as all, START:STOP or START:STOP:STEP, got {text!r}{one}.")
+    return slice(*(int(part) if part else None for part in found.groups()))
+
+
+def check_pieces(slices: str | None, patches: str | None) -> None:
+    """Raise InputError where a division into pieces cannot be read, whatever the image."""
+    if slices is not None and patches is not None:
+        raise InputError("Expected slices (a two-dimensional model) or patches (a three-dimensional one), not both.")
+    if slices is not None:
+        slices_asked(slices)
+    if patches not in (None, WHOLE):
+        parse_patch(patches)
 
 
 def parse_patch(text: str) -> Triple:

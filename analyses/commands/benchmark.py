@@ -12,7 +12,7 @@ from analyses.benchmarks import campaign, operators, processes
 from analyses.benchmarks.config import Config
 from analyses.benchmarks.record import earlier, keep, stamp
 from analyses.benchmarks.rows import CAMPAIGN, ELSEWHERE, FULL_WIDTH, MEMORY, OPERATORS, PARTS, Row, judged, unsteady
-from analyses.commands import benchmark_nan, benchmark_plan
+from analyses.commands import benchmark_nan, benchmark_plan, benchmark_workers
 from analyses.commands.printing import print_lines, wide_console
 from analyses.commands.timing_options import add_timing, timing_of
 from analyses.figures.benchmark import markdown, number
@@ -34,6 +34,7 @@ nan_conv, nan_pool: the NaN operators; exit code 1 where a speed-up measured in 
 plan: what mcaprobe plan predicts, beside the campaigns really run; exit code 1 where it is more than 25 % off
 (neither --repetitions nor --threads applies).
 campaign: campaigns and single perturbed operators, and peak memory.
+workers: the wall clock of one campaign on 1, 2 and 4 worker processes.
 Judged: the ratio of the medians, of the campaign to stock forwards in channels_last, of a convolution to the faster
 format of stock. Exit code 1 where a judged ratio measured in this run exceeds its bound. Rows of parts (and thread
 counts) that are not measured stay as the CSV has them."""
@@ -47,11 +48,13 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("what", choices=["campaign", *benchmark_nan.WHAT, benchmark_plan.WHAT], help="what to measure")
+    kinds = ["campaign", *benchmark_nan.WHAT, benchmark_plan.WHAT, benchmark_workers.WORKERS]
+    p.add_argument("what", choices=kinds, help="what to measure")
     add_timing(p, "each call")
     p.add_argument("--parts", help=f"of a campaign: among {', '.join(PARTS)} ({','.join(PARTS[:3])})")
     p.add_argument("--full-width", action="store_true", help="a campaign's part full-width too, which takes long")
     p.add_argument("--out", type=Path, help="the CSV to write (in analyses/results)")
+    benchmark_workers.add_options(p)
     p.set_defaults(function=benchmark)
 
 
@@ -71,6 +74,8 @@ def config_of(args: argparse.Namespace) -> Config:
 def benchmark(args: argparse.Namespace) -> int:
     """Measure, write the rows, print the tables; exit code 1 where a judged ratio exceeds its bound."""
     config = config_of(args)
+    if args.what == benchmark_workers.WORKERS:
+        return benchmark_workers.report(benchmark_workers.setting_of(args), args.out)
     if args.what != "campaign":
         if args.parts or args.full_width:
             raise InputError(f"Expected --parts and --full-width with a campaign only, got {args.what}.")

@@ -17,7 +17,7 @@ from mcaprobe.masks import Unstable
 from mcaprobe.result import Result
 from mcaprobe.selection import selected_names
 from mcaprobe.settings import matches
-from mcaprobe.storage import read_json, replacing, write_csv, write_json
+from mcaprobe.storage import file_name, read_json, replacing, write_csv, write_json
 from mcaprobe.table import COLUMNS, row_record
 
 MASKS = "masks"  # of the run directory
@@ -25,7 +25,7 @@ NOTHING = "n/a"  # what BIDS has in an empty cell
 SLICE = "slice"
 TABLE_COLUMNS = (SLICE, *COLUMNS)
 MEANINGS = {
-    SLICE: "number of the slice; n/a: the one with the most non-zero voxels",
+    SLICE: "number of the slice; n/a: the one with the most non-zero voxels, or the whole volume (Pieces says)",
     "layer": "name of the layer",
     "operator": "what computes it",
     "region": "all of the layer, brain, background, or a label of the segmentation",
@@ -47,7 +47,7 @@ def write_derivatives(
 
     Args:
         out: The derivative dataset.
-        runs: By slice; None for the slice that the image's voxels chose.
+        runs: By slice; None for the slice that the image's voxels chose, and for the whole volume.
         sources: BIDS URIs of what the results are computed from.
     """
     place = out / image.folder
@@ -66,13 +66,14 @@ def prefix_of(image: Image, index: int | None) -> str:
     if index is None:
         return image.prefix
     if "chunk" in image.entities:
-        raise InputError(f"{image.name} has a chunk already, which would be the slice's: leave --slices out.")
+        raise InputError(f"{image.name} has a chunk already, which would be the slice's: leave --slice out.")
     return f"{image.prefix}_chunk-{index}"
 
 
 def _about(image: Image, result: Result, index: int | None, sources: Sequence[str]) -> dict[str, Any]:
     """Return what the JSON files of one slice have in common, by the names of BIDS."""
     manifest = result.manifest
+    pieces = {key: value for key, value in manifest.get("pieces", {}).items() if key != "seeds"}
     return {
         "Sources": list(sources),
         "SpatialReference": image.uri,
@@ -83,24 +84,34 @@ def _about(image: Image, result: Result, index: int | None, sources: Sequence[st
         "Seed": manifest["seed"],
         "Route": manifest["route"],
         "Estimator": str(result.estimator),
-        "Plane": None if result.place is None else result.place.plane,
+        "Plane": None if result.place is None or pieces.get("kind") == "patch" else result.place.plane,
         "Slice": index,
+        "Pieces": pieces or None,
     }
 
 
 def map_layers(result: Result, globs: Sequence[str] | None) -> list[str]:
     """Return the layers whose maps are written: those of the globs, or the main layers; all have image axes."""
-    there = [name for name in result.layers if result[name].has_map]
+    there = [name for name in result.layers if map_of(result, name).is_file()]
     if globs is None:
         return selected_names(there)
     return [name for name in there if matches(name, globs)]
 
 
+def map_of(result: Result, name: str) -> Path:
+    """Return where a run has the map of a layer, which is there when the layer has image axes."""
+    if result.path is None:
+        raise ValueError("Expected a run with a directory.")
+    return result.path / "maps" / f"{file_name(name)}.nii.gz"
+
+
 def _maps(place: Path, prefix: str, result: Result, questions: Questions, about: Mapping[str, Any]) -> list[Path]:
     labels, written = bids.labels(list(result.manifest["layers"])), []
     for name in map_layers(result, questions.maps):
-        path = result[name].to_nifti(place / f"{bids.map_stem(prefix, labels[name])}.nii.gz")
-        facts = read_json(sidecar(path))
+        source, path = map_of(result, name), place / f"{bids.map_stem(prefix, labels[name])}.nii.gz"
+        with replacing(path) as temporary:
+            shutil.copyfile(source, temporary)
+        facts = read_json(sidecar(source))
         text = f"Significant bits of the layer {name}: {facts['volumes']['0']}; and the share of each class."
         write_json(sidecar(path), {"Description": text, **about, **facts, "input": about["Sources"][0]})
         written += [path, sidecar(path)]

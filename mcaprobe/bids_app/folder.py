@@ -37,8 +37,9 @@ Derivatives of mcaprobe: how many bits of each activation of a network Monte Car
 * `work/`: the run directories of `mcaprobe run`, and what is done and what failed. It can be removed when all is done;
   then nothing is left to resume from.
 
-`chunk-N` is the slice of number N where slices were asked for by number. BIDS defines names for the masks;
-`.bidsignore` lists what it does not define: `work`, the reports, and the suffix `sigbits`.
+`chunk-N` is the slice of number N where single slices were asked for; maps of whole volumes are three-dimensional.
+BIDS defines names for the masks; `.bidsignore` lists what it does not define: `work`, the reports, and the suffix
+`sigbits`.
 """
 
 
@@ -53,6 +54,11 @@ class Folder:
     def work(self) -> Path:
         """Where run directories and records are."""
         return self.out / WORK
+
+    @property
+    def executor(self) -> Path:
+        """Where the files of an executor are, such as the logs of Slurm's jobs."""
+        return self.work / "executor"
 
     def prepare(self, questions: Questions) -> None:
         """Make the folder and describe it; InputError where it holds anything else, or lies among the raw data."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mcaprobe.bids_app.folder import SEGMENTATION_LINK, Folder
 from mcaprobe.bids_app.segmentations import segmentation_of
 from mcaprobe.bids_app.settings import Machine, Questions
 from mcaprobe.errors import InputError, RunFailure
+from mcaprobe.failures import UnitsFailed
 from mcaprobe.folders import remove
 from mcaprobe.html_report.report import report
 from mcaprobe.observer import Observer
@@ -47,6 +48,8 @@ def run_participants(
 ) -> Outcome:  # fmt: skip
     """Compute what is not complete yet; images by subject, and a report behind the last image of each.
 
+    The work of one image at a time is spread over the workers, which stay for all images.
+
     Raises:
         InputError: the folder cannot be used, or holds derivatives of other settings; nothing was started.
     """
@@ -54,10 +57,14 @@ def run_participants(
     folder.prepare(questions)
     folder.agree(questions, images, overwrite)
     outcome = Outcome()
-    for subject, own in groupby(images, key=lambda image: image.subject):
-        changed = [_one(folder, image, questions, machine, observers(), overwrite, outcome) for image in own]
-        if any(changed) or not report_path(folder.out, subject).is_file():
-            _report(folder, subject, outcome)
+    with machine.engine.kept(folder.executor) as engine:
+        machine = replace(machine, engine=engine)
+        for subject, own in groupby(images, key=lambda image: image.subject):
+            changed = [_one(folder, image, questions, machine, observers(), overwrite, outcome) for image in own]
+            if any(changed) or not report_path(folder.out, subject).is_file():
+                _report(folder, subject, outcome)
+    if not outcome.failed and folder.executor.is_dir():
+        remove(folder.executor)  # the logs of workers, which only tell why something failed
     return outcome
 
 
@@ -65,14 +72,15 @@ def start(
     image: Image, index: int | None, questions: Questions, machine: Machine, segmentation: Path | None, out: Path,
     observer: Observer,
 ) -> Result:  # fmt: skip
-    """Run or resume the campaign of one slice of an image: the only place where a subject's run is started."""
+    """Run or resume the campaign of an image or of a slice of it: the only place where a subject's run is started."""
     options = dict(questions.input_options) | ({} if index is None else {"index": index})
     return run(
         questions.model, image.path, samples=questions.samples, mode=questions.mode, seed=questions.seed,
         precision=questions.precision, route=questions.route, out=out, layers=questions.layers,
         keep_moments=questions.keep_moments, estimator=questions.estimator, input_options=options,
-        segmentation=segmentation, regions=questions.regions, memory=machine.memory, threads=machine.threads,
-        block=questions.block, chunk=machine.chunk, device=questions.device, observer=observer,
+        segmentation=segmentation, regions=questions.regions, slices=questions.slices, patches=questions.patches,
+        memory=machine.memory, threads=machine.threads, block=questions.block, chunk=machine.chunk,
+        device=questions.device, executor=machine.engine, observer=observer,
     )  # fmt: skip
 
 
@@ -88,6 +96,8 @@ def _one(
     folder.forget(image)
     try:
         _complete(folder, image, questions, machine, observer, overwrite)
+    except UnitsFailed as error:
+        _fail(folder, image, error.summary, None, observer, outcome)
     except (InputError, RunFailure) as error:
         _fail(folder, image, str(error), None, observer, outcome)
     except Exception as error:  # whatever one subject's file or the model raises, the others are computed
@@ -107,16 +117,17 @@ def _fail(folder: Folder, image: Image, why: str, trace: str | None, observer: O
 def _complete(
     folder: Folder, image: Image, questions: Questions, machine: Machine, observer: Observer, overwrite: bool
 ) -> None:
+    outs = {index: folder.work / f"{prefix_of(image, index)}_{image.name.rsplit('_', 1)[1]}"
+            for index in questions.numbers or (None,)}  # fmt: skip
+    for out in outs.values():
+        if overwrite and out.exists():
+            remove(out)
     segmentation, sources = None, [image.uri]
     if questions.segmentation is not None:
         segmentation = segmentation_of(image, questions.segmentation, questions.segmentation_desc)
         sources.append(f"bids:{SEGMENTATION_LINK}:{segmentation.relative_to(questions.segmentation).as_posix()}")
-    results: dict[int | None, Result] = {}
-    for index in questions.slices or (None,):
-        out = folder.work / f"{prefix_of(image, index)}_{image.name.rsplit('_', 1)[1]}"
-        if overwrite and out.exists():
-            remove(out)
-        results[index] = start(image, index, questions, machine, segmentation, out, observer)
+    results = {index: start(image, index, questions, machine, segmentation, out, observer)
+               for index, out in outs.items()}  # fmt: skip
     files = write_derivatives(folder.out, image, results, questions, sources)
     folder.remember(image, [result.path for result in results.values() if result.path is not None], files)
 

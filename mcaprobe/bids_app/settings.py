@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mcaprobe.errors import InputError
+from mcaprobe.executors import Engine
 from mcaprobe.models import load_model
 from mcaprobe.routes import AUTO
 from mcaprobe.settings import BLOCK, Settings
 from mcaprobe.statistics import Estimator
+from mcaprobe.whole import check_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class Questions:
         samples, mode, precision, seed, route, block, layers, estimator, device: As of `mcaprobe.run`.
         keep_moments: Globs of the layers that keep the moments of their elements; masks need them.
         input_options: Fields of SliceOptions, apart from the index.
-        slices: Slices of each image; empty: the one with the most non-zero voxels.
+        numbers: Single slices of each image, each a run of its own; empty: the one with the most non-zero voxels.
+        slices, patches: The whole volume of each image instead, as of `mcaprobe.run`.
         maps: Globs of the layers whose maps become derivatives; None: the main layers.
         mask_below: Significant bits below which an element is marked in a mask; None: no masks.
         segmentation: Folder of a BIDS dataset whose `*_dseg` images name regions; None: no regions.
@@ -43,7 +46,9 @@ class Questions:
     estimator: Estimator = field(default_factory=Estimator)
     device: str = "cpu"
     input_options: Mapping[str, Any] = field(default_factory=dict)
-    slices: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
+    slices: str | None = None
+    patches: str | None = None
     maps: tuple[str, ...] | None = None
     mask_below: float | None = None
     segmentation: Path | None = None
@@ -51,12 +56,20 @@ class Questions:
     regions: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
-        if len(set(self.slices)) != len(self.slices) or any(index < 0 for index in self.slices):
-            raise InputError(f"Expected different slices of 0 or more, got {' '.join(map(str, self.slices))}.")
+        if len(set(self.numbers)) != len(self.numbers) or any(index < 0 for index in self.numbers):
+            raise InputError(f"Expected different slices of 0 or more, got {' '.join(map(str, self.numbers))}.")
+        check_pieces(self.slices, self.patches)
+        if self.numbers and self.whole:
+            raise InputError("Expected single slices (--slice) or the whole volume (--slices, --patches), not both.")
         if self.mask_below is not None and not self.keep_moments:
             raise InputError("Masks are made from the moments of the elements: --mask-below needs --keep-moments.")
         if self.segmentation_desc is not None and self.segmentation is None:
             raise InputError("--segmentation-desc chooses among the images of --segmentation: give that, too.")
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole volume of each image is asked for."""
+        return self.slices is not None or self.patches is not None
 
     def check(self) -> None:
         """Raise InputError for what no image can change: the model, the arithmetic, the folder of segmentations."""
@@ -71,13 +84,15 @@ class Questions:
     def record(self) -> dict[str, Any]:
         """Return them as JSON, to be compared with those of an earlier call."""
         plain = asdict(self) | {"segmentation": None if self.segmentation is None else str(self.segmentation.resolve())}
+        plain["slice"] = plain.pop("numbers")  # as the option is called
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """How fast and with how much memory; changes no bit. As of `mcaprobe.run`."""
+    """Where, how fast and with how much memory; changes no bit. As of `mcaprobe.run`."""
 
     threads: int | None = None
     memory: str | None = None
     chunk: int | None = None
+    engine: Engine = field(default_factory=Engine)

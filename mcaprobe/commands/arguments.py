@@ -26,6 +26,8 @@ def _option(action: argparse.Action, value: Any) -> list[str]:
     name = action.option_strings[0]
     if action.nargs == 0:
         return [name]
+    if action.nargs is None and isinstance(value, list):  # an option that is repeated
+        return [part for one in value for part in (name, _text(one))]
     values = value if isinstance(value, list) else [value]
     return [name, *map(_text, values)]
 

@@ -4,7 +4,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcaprobe.commands.parsing import ESTIMATOR_OPTIONS, EXIT_CODES, add_estimator, add_globs, size, stated
+from mcaprobe.commands.campaign_options import (
+    IMAGE,
+    REGIONS,
+    add_arithmetic,
+    add_image,
+    add_layers,
+    add_machine,
+    engine_of,
+    regions_of,
+)
+from mcaprobe.commands.parsing import ESTIMATOR_OPTIONS, EXIT_CODES, add_estimator, add_globs, stated
 
 if TYPE_CHECKING:
     from mcaprobe.bids_app.dataset import Selection
@@ -23,7 +33,9 @@ images that are complete are not repeated.
 EXAMPLES = """\
 examples:
   mcaprobe bids dataset dataset/derivatives/mcaprobe participant --model demo
-  mcaprobe bids dataset out participant --model demo --participant-label 01 02 --slices 75 90
+  mcaprobe bids dataset out participant --model demo --participant-label 01 02 --slice 75 90
+  mcaprobe bids dataset out participant --model demo --slices all --executor processes --workers 2
+        whole volumes, their slices on two workers
   mcaprobe bids dataset out participant --model demo --keep-moments '*pool*' --mask-below 1
   mcaprobe bids dataset out participant --model demo --segmentation dataset/derivatives/aseg
   mcaprobe bids dataset out group --interval bootstrap
@@ -31,7 +43,7 @@ examples:
 files in OUT:
   dataset_description.json, README.md, .bidsignore
   sub-*/[ses-*/]anat/*_sigbits.tsv, .json                 each layer and region, as table.csv of a run
-  sub-*/[ses-*/]anat/*_label-LAYER_sigbits.nii.gz, .json  maps, over the T1w image
+  sub-*/[ses-*/]anat/*_label-LAYER_sigbits.nii.gz, .json  maps, over the T1w image; three-dimensional with --slices
   sub-*/[ses-*/]anat/*_label-LAYER_desc-unstable*_mask.nii.gz, .json   with --mask-below
   sub-*.html, group.html                                  reports
   group_sigbits.tsv, .json                                mean and interval of each layer and region
@@ -39,7 +51,6 @@ files in OUT:
 
 """
 LEVELS = ("participant", "group")
-IMAGE_OPTIONS = ("plane", "context", "size", "voxel_size", "intensity")
 
 
 def add(commands: Any) -> None:
@@ -55,8 +66,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="start the chosen images again")
     _selection(parser)
     _results(parser)
-    _campaign(parser)
+    add_arithmetic(parser)
+    add_image(parser, several=True)
     add_estimator(parser)
+    add_machine(parser)
     _group(parser)
     _output(parser)
 
@@ -75,36 +88,14 @@ def _selection(parser: argparse.ArgumentParser) -> None:
 
 def _results(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is recorded and written")
-    add_globs(group, "--layers", "layers to record (default: all)")
+    add_layers(group)
     add_globs(group, "--maps", "layers whose maps are written (default: the main ones)")
-    add_globs(group, "--keep-moments", "layers whose elements keep their moments in work/, for masks")
     group.add_argument("--mask-below", type=float, metavar="BITS",
                        help="masks of the elements with fewer significant bits; needs --keep-moments")
     group.add_argument("--segmentation", type=Path, metavar="DIR",
                        help="BIDS dataset whose *_dseg.nii.gz, in the space of the T1w images, name regions")
     group.add_argument("--segmentation-desc", metavar="DESC", help="which desc, where an image has several")
-    add_globs(group, "--regions", "names of its labels that become regions (default: all; 2 MB a layer for 100)")
-
-
-def _campaign(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("campaign of each image (as of mcaprobe run)")
-    group.add_argument("--samples", type=int, default=10, metavar="N", help="perturbed runs (default 10)")
-    group.add_argument("--mode", default="random", metavar="MODE", help="random (default), nearness, rr, pb, full")
-    group.add_argument("--precision", type=int, metavar="T", help="virtual precision in bits for rr, pb and full")
-    group.add_argument("--route", default="auto", metavar="ROUTE", help="exact, model, or auto (default)")
-    group.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bits (default 0)")
-    group.add_argument("--slices", type=int, nargs="+", action="extend", default=[], metavar="I",
-                       help="slice numbers (default: the one with the most non-zero voxels)")  # fmt: skip
-    group.add_argument("--plane", choices=["axial", "coronal", "sagittal"], help="default axial")
-    group.add_argument("--context", type=int, metavar="N", help="neighbouring slices as further channels (default 0)")
-    group.add_argument("--size", type=size, metavar="HxW", help="pad or crop to this size around the centre")
-    group.add_argument("--voxel-size", type=float, metavar="MM", help="resample to cubic voxels of this edge")
-    group.add_argument("--intensity", choices=["quantile", "minmax", "none"], help="scaling (default quantile)")
-    group.add_argument("--memory", metavar="SIZE", help="what the process may take, such as 4GiB")
-    group.add_argument("--threads", type=int, metavar="N", help="samples computed side by side (default: all cores)")
-    group.add_argument("--chunk", type=int, metavar="N", help="at most N samples at once, so that a kill loses less")
-    group.add_argument("--block", type=int, metavar="N", help="samples accumulated before a merge (default 5)")
-    group.add_argument("--device", default="cpu", metavar="DEVICE", help="torch device (default cpu)")
+    add_globs(group, "--regions", REGIONS)
 
 
 def _group(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +132,7 @@ def _participants(folder: "Folder", args: argparse.Namespace) -> int:
 
     questions = questions_of(args)
     images = images_of(folder.dataset, selection_of(args))
-    machine = Machine(threads=args.threads, memory=args.memory, chunk=args.chunk)
+    machine = Machine(threads=args.threads, memory=args.memory, chunk=args.chunk, engine=engine_of(args))
     outcome = run_participants(folder, images, questions, machine, lambda: observer_for(args), args.overwrite)
     return report_participants(folder, outcome, args)
 
@@ -176,11 +167,11 @@ def questions_of(args: argparse.Namespace) -> "Questions":
     if args.model is None:
         raise InputError("The level participant needs --model, as package.module:build_model or demo.")
     return Questions(
-        model=args.model, samples=args.samples, mode=args.mode, precision=args.precision, seed=args.seed,
+        model=args.model, samples=args.samples, mode=args.mode or "random", precision=args.precision, seed=args.seed,
         route=args.route, layers=tuple(args.layers or "*"), keep_moments=tuple(args.keep_moments or ()),
         estimator=estimator_of(stated(args, ESTIMATOR_OPTIONS)), device=args.device,
-        input_options=stated(args, IMAGE_OPTIONS), slices=tuple(args.slices),
+        input_options=stated(args, IMAGE), numbers=tuple(args.slice), slices=args.slices, patches=args.patches,
         maps=tuple(args.maps) if args.maps else None, mask_below=args.mask_below,
         segmentation=None if args.segmentation is None else args.segmentation.absolute(),
-        segmentation_desc=args.segmentation_desc, regions=tuple(args.regions or "*"), **stated(args, ("block",)),
+        segmentation_desc=args.segmentation_desc, regions=regions_of(args), **stated(args, ("block",)),
     )  # fmt: skip

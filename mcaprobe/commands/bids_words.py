@@ -56,8 +56,11 @@ def _failures(outcome: Outcome, retry: str | None) -> list[str]:
 
 
 def retry_command(args: argparse.Namespace, names: Sequence[str]) -> str:
-    """Return the command line that runs the named images and no others, with all other options as they were."""
-    changed = {**vars(args), "images": list(names)}
+    """Return the command line that runs the named images and no others, with all other options as they were.
+
+    Without --overwrite: what these images have finished stays.
+    """
+    changed = {**vars(args), **dict.fromkeys(SELECTING), "images": list(names), "overwrite": False}
     return shlex.join(["mcaprobe", "bids", *arguments_of(args.parser, argparse.Namespace(**changed))])
 
 

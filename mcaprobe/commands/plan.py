@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mcaprobe.commands import under_verrou
+from mcaprobe.commands.campaign_options import IMAGE, add_arithmetic, add_image, add_layers
 from mcaprobe.commands.parsing import EXIT_CODES, add_globs, stated
-from mcaprobe.commands.run import add_arithmetic, add_image
 
 ABOUT = """\
 Predict time, peak memory and disk of `mcaprobe run` with the same options, by really
@@ -50,10 +50,10 @@ def add(commands: Any) -> None:
     group.add_argument("--confidence", type=float, default=0.95, metavar="C", help="of that (default .95)")
     add_arithmetic(parser)
     under_verrou.add(parser)
-    add_image(parser)
+    group = add_image(parser, several=False)
+    group.add_argument("--mask", metavar="FILE", help="brain mask; default: a rule that the manifest states")
     group = parser.add_argument_group("what is recorded")
-    add_globs(group, "--layers", "layers to record (default: all)")
-    add_globs(group, "--keep-moments", "layers whose elements keep their moments")
+    add_layers(group)
     add_globs(group, "--keep-samples", "layers whose activations are kept, sample by sample")
     group.add_argument("--metric", nargs="+", action="extend", default=[], metavar="MODULE:FUNCTION",
                        help="function of the output")  # fmt: skip
@@ -85,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
         confidence=args.confidence, mode=under_verrou.mode(args), seed=args.seed, precision=args.precision,
         route=args.route, out=args.out, layers=args.layers or "*", keep_moments=args.keep_moments or (),
         keep_samples=args.keep_samples or (), metrics=args.metric,
-        input_options=stated(args, ("plane", "index", "context", "size", "voxel_size", "intensity", "mask")),
+        input_options=stated(args, (*IMAGE, "index", "mask")),
         slices=args.slices, patches=args.patches, memory=args.memory, threads=args.threads, chunk=args.chunk,
         device=args.device, verrou=under_verrou.options(args),
         observer=Observer() if args.quiet or args.json else Sentences(), **stated(args, ("block",)),

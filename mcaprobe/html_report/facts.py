@@ -57,7 +57,12 @@ def _subject(run: Shown) -> dict[str, str]:
     if place is not None:
         index = identity.get("input index")
         facts["Plane"] = place.plane
-        facts["Slice"] = f"{run.label}{' (the one with the most non-zero voxels)' if index is None else ''}"
+        pieces = manifest.get("pieces")
+        if pieces is None:
+            facts["Slice"] = f"{run.label}{' (the one with the most non-zero voxels)' if index is None else ''}"
+        else:
+            numbers = pieces["numbers"]
+            facts["Pieces"] = f"{len(numbers)}, {pieces['kind']} {numbers[0]} to {numbers[-1]}"
         facts["Brain"] = about.get("mask_rule") or ""
     return facts
 

@@ -214,7 +214,7 @@ def test_a_corrupt_image_does_not_stop_the_others(small, tmp_path, capsys, how) 
 
 def test_the_retry_command_has_all_other_options(small, tmp_path, capsys) -> None:
     spoil(small / f"{NAMES[0]}.nii.gz", "text")
-    arguments = ["bids", small, tmp_path / "out", "participant", *FULL, "--slices", 8, 9, "--mode", "nearness",
+    arguments = ["bids", small, tmp_path / "out", "participant", *FULL, "--slice", 8, 9, "--mode", "nearness",
                  "--intensity", "minmax", "--participant-label", "01", "02", "--method", "general"]  # fmt: skip
     arguments = [str(a) for a in arguments]
     code, _, errors = call(capsys, *arguments[1:])
@@ -247,7 +247,7 @@ def test_a_model_that_raises_fails_each_image_in_one_sentence(small, tmp_path, c
 
 def test_slices_are_chunks_of_their_number(small, tmp_path, capsys) -> None:
     out = tmp_path / "out"
-    code, *_ = call(capsys, small, out, "participant", *FULL, "--slices", 8, 9, "--participant-label", "sub-01",
+    code, *_ = call(capsys, small, out, "participant", *FULL, "--slice", 8, 9, "--participant-label", "sub-01",
                     "--maps", "conv1")  # fmt: skip
     assert code == 0
     names = {path.name for path in (out / "sub-01/anat").glob("*.nii.gz")}
@@ -311,7 +311,7 @@ def test_a_changed_image_is_computed_again(small, tmp_path, capsys) -> None:
         (["--model", f"{HERE}:build_smal"], "has no build_smal: the nearest are build_small"),
         (["--mask-below", "1"], "--mask-below needs --keep-moments"),
         (["--segmentation", "nowhere"], "There is no folder"),
-        (["--slices", "3", "3"], "Expected different slices of 0 or more, got 3 3."),
+        (["--slice", "3", "3"], "Expected different slices of 0 or more, got 3 3."),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence_and_nothing_is_made(small, tmp_path, capsys, arguments, sentence) -> None:

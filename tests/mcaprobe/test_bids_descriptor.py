@@ -56,7 +56,7 @@ def test_boutiques_refuses_a_descriptor_whose_keys_are_missing(tmp_path) -> None
 def test_the_command_that_boutiques_makes_is_one_that_is_read(tmp_path) -> None:
     values = {
         "dataset": str(tmp_path), "out": "here", "level": "participant", "model": "demo", "samples": 7,
-        "participant_label": ["01", "02"], "slices": [3, 4], "keep_moments": ["*pool*"], "mask_below": 1.5,
+        "participant_label": ["01", "02"], "slice": [3, 4], "keep_moments": ["*pool*"], "mask_below": 1.5,
         "interval": "bootstrap", "quiet": True, "size": "24x20",
     }  # fmt: skip
     (tmp_path / "values.json").write_text(json.dumps(values))
@@ -64,7 +64,7 @@ def test_the_command_that_boutiques_makes_is_one_that_is_read(tmp_path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("mcaprobe bids"))
     args = parser().parse_args(shlex.split(line)[1:])
-    assert (args.level, args.samples, args.participant_label, args.slices) == ("participant", 7, ["01", "02"], [3, 4])
+    assert (args.level, args.samples, args.participant_label, args.slice) == ("participant", 7, ["01", "02"], [3, 4])
     assert (args.keep_moments, args.mask_below, args.interval, args.quiet) == (["*pool*"], 1.5, "bootstrap", True)
     assert args.size == (24, 20) and args.dataset == tmp_path
 

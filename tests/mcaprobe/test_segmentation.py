@@ -11,7 +11,11 @@ from mcaprobe.__main__ import main
 from mcaprobe.errors import InputError
 from mcaprobe.images import SliceOptions, load_slice
 from mcaprobe.segmentation import read_segmentation, regions_at
+from mcaprobe.storage import read_csv
+from mcaprobe.streams import piece_seed
+from tests.mcaprobe import unit_faults as faults
 from tests.mcaprobe.bids_sets import head, save
+from tests.mcaprobe.run_directories import expect_equal
 from tests.mcaprobe.small_models import HERE, build_small
 
 
@@ -145,3 +149,76 @@ def test_a_broken_image_of_labels_is_no_traceback(tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(InputError, match="truncated or damaged"):
         read_segmentation(path)
+
+
+@pytest.fixture(scope="module")
+def eighths(tmp_path_factory):
+    """A head, its octants as labels in another grid, and its run of six slices with them."""
+    folder = tmp_path_factory.mktemp("eighths")
+    own = np.diag([1.0, 1.0, 1.0, 1.0])
+    own[:3, 3] = -0.25
+    image = save(folder / "head.nii.gz", head(1))
+    labels = save(folder / "labels.nii.gz", labelled((40, 48, 36)), own)
+    return image, labels, volume(image, labels, folder / "run")
+
+
+WHOLE = {"samples": 3, "block": 3, "keep_moments": "conv2", "threads": 1}
+
+
+def volume(image, labels, out, **more):
+    options = {"slices": "6:12:2", "regions": ["label [1258]"], **WHOLE, **more}
+    return mcaprobe.run(f"{HERE}:build_small", image, out=out, segmentation=labels, **options)
+
+
+def test_the_rows_of_a_piece_are_those_of_its_slice_with_the_same_segmentation(eighths, tmp_path) -> None:
+    image, labels, whole = eighths
+    for index, own in ((6, "label [12]"), (10, "label [58]")):
+        mcaprobe.run(f"{HERE}:build_small", image, out=tmp_path / str(index), segmentation=labels, regions=own,
+                     seed=piece_seed(0, index), input_options={"index": index}, **WHOLE)  # fmt: skip
+        rows = [row for row in read_csv(whole.path / "pieces.csv") if row.pop("piece") == str(index)]
+        assert rows == read_csv(tmp_path / str(index) / "table.csv")
+        assert len({row["region"] for row in rows}) == 5
+
+
+def test_the_rows_of_a_volume_are_those_of_all_elements_of_a_region(eighths) -> None:
+    whole = eighths[2]
+    layer = whole["conv2"]
+    assert [row.region for row in layer.rows] == ["all", "brain", "background", *(f"label {n}" for n in (1, 2, 5, 8))]
+    bits, classes = layer.significant_bits, layer.classes
+    for name in ("label 1", "label 8"):
+        inside = layer.masks[name].expand(bits.shape)
+        numbers, row = bits[inside & (classes == mcaprobe.Class.NUMBER)], layer.row(name)
+        assert row.elements == int(inside.sum()) > 0
+        assert row.bits_mean == pytest.approx(float(numbers.mean()), rel=1e-12)
+        assert row.bits_p05 == pytest.approx(float(np.quantile(numbers.numpy(), 0.05)), abs=1 / 8)
+        assert row.share_noise == pytest.approx(float((classes[inside] == mcaprobe.Class.NOISE).double().mean()))
+    expected = mcaprobe.summary.Histogram.of(layer.moments, {n: layer.masks[n] for n in layer.histogram.regions[1:]})
+    assert torch.equal(layer.histogram.counts, expected.counts) and layer.histogram.regions == expected.regions
+
+
+def test_workers_count_the_same_regions(eighths, tmp_path) -> None:
+    image, labels, whole = eighths
+    volume(image, labels, tmp_path / "run", executor=faults.Losing())
+    expect_equal(whole.path, tmp_path / "run")
+
+
+def test_a_volume_of_other_labels_is_another_run(eighths, tmp_path) -> None:
+    image, labels, whole = eighths
+    with pytest.raises(InputError, match="holds another run: its regions sha256"):
+        volume(image, labels, whole.path, regions="label 1")
+    with pytest.raises(InputError, match="is called label 9: "):
+        volume(image, labels, tmp_path / "run", regions="label 9")
+    far = np.eye(4)
+    far[:3, 3] = 500
+    with pytest.raises(InputError, match="has no label where the input"):
+        volume(image, save(tmp_path / "far.nii.gz", labelled(), far), tmp_path / "run")
+
+
+def test_the_command_takes_a_segmentation(eighths, tmp_path, capsys) -> None:
+    image, labels, _ = eighths
+    command = ["run", f"{HERE}:build_small", str(image), "--out", str(tmp_path / "run"), "--samples", "2", "--slice",
+               "6", "--layers", "conv2", "--regions", "label [12]"]  # fmt: skip
+    assert main(command) == 2 and "--regions chooses among the labels of --segmentation" in capsys.readouterr().err
+    assert main([*command, "--segmentation", str(labels)]) == 0
+    regions = [row.region for row in mcaprobe.load(tmp_path / "run").rows]
+    assert regions == ["all", "brain", "background", "label 1", "label 2"]

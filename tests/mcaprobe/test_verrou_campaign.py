@@ -19,6 +19,7 @@ from mcaprobe.statistics import IndexMoments, Moments
 from mcaprobe.verrou import Verrou
 from tests.mcaprobe import small_models as models
 from tests.mcaprobe import standin_verrou
+from tests.mcaprobe import unit_faults as faults
 from tests.mcaprobe.run_directories import expect_equal
 from tests.mcaprobe.small_models import HERE
 from tests.reference import decision_twin as twin
@@ -269,3 +270,60 @@ def test_jobs_that_do_not_fit_the_memory_are_refused_before_the_start(tmp_path, 
     with pytest.raises(InputError, match=r"3 processes under Verrou would take .* are allowed: raise --memory, lower"):
         campaign(tmp_path / "r", jobs=3, memory="2GiB")
     assert started == [] and not (tmp_path / "r").exists()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, standin):
+    """A campaign whose processes are the driver's own."""
+    folder = tmp_path_factory.mktemp("alone")
+    np.save(folder / "x.npy", models.line().numpy())
+    return folder
+
+
+def on_workers(folder: Path, out: Path, **more):
+    options = {"samples": 3, "block": 2, "keep_moments": "*", "metrics": [f"{HERE}:mean_of"], **more}
+    return mcaprobe.run(LINE, folder / "x.npy", out=out, verrou=Verrou(), **options)
+
+
+@pytest.mark.parametrize("executor", [faults.Gathering, faults.Losing, faults.Repeating, faults.Lying])
+def test_runs_that_are_units_of_an_executor_give_the_same_bits(alone, tmp_path, executor):
+    if not (alone / "run").exists():
+        on_workers(alone, alone / "run")
+    workers = executor()
+    on_workers(alone, tmp_path / "r", executor=workers)
+    assert set(workers.runs) == {-2, -1, 0, 1, 2}
+    expect_equal(alone / "run", tmp_path / "r")
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == sorted(p.name for p in (alone / "run").iterdir())
+
+
+def test_a_run_that_dies_on_its_worker_is_named_and_runs_again_alone(alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("STANDIN_FAULT", "killed:1")
+    executor = faults.Gathering()
+    with pytest.raises(RunFailure, match=r"1 of 5 units failed(?s:.*)sample 1: .* by the signal SIGKILL"):
+        on_workers(alone, tmp_path / "r", executor=executor)
+    assert executor.runs.count(1) == 3 and sorted(set(executor.runs)) == [-2, -1, 0, 1, 2]
+    assert json.loads((tmp_path / "r/manifest.json").read_text())["failures"][0].startswith("sample 1: ")
+    monkeypatch.delenv("STANDIN_FAULT")
+    again = faults.Gathering()
+    on_workers(alone, tmp_path / "r", executor=again)
+    assert again.runs == [1]
+
+
+def test_a_model_that_raises_on_its_worker_is_not_tried_again(alone, tmp_path):
+    executor = faults.Gathering()
+    with pytest.raises(RunFailure, match="ValueError: not here"):
+        mcaprobe.run(f"{HERE}:build_raising_under_verrou", alone / "x.npy", samples=2, out=tmp_path / "r",
+                     verrou=Verrou(), executor=executor)  # fmt: skip
+    assert sorted(executor.runs) == [-2, -1, 0, 1]
+
+
+def test_a_worker_without_the_launcher_says_so(alone, tmp_path):
+    with pytest.raises(RunFailure, match=r"On .*: The engine apptainer-that-is-not-here cannot be used"):
+        mcaprobe.run(LINE, alone / "x.npy", samples=2, out=tmp_path / "r", executor=faults.Gathering(),
+                     verrou=Verrou(launcher="apptainer", engine="apptainer-that-is-not-here"))  # fmt: skip
+
+
+def test_jobs_and_workers_are_not_both_given(alone, tmp_path):
+    with pytest.raises(InputError, match="with the executor Gathering give --workers"):
+        mcaprobe.run(LINE, alone / "x.npy", samples=2, out=tmp_path / "r", executor=faults.Gathering(),
+                     verrou=Verrou(jobs=2))  # fmt: skip

@@ -53,7 +53,9 @@ def build_faulty() -> nn.Module:
 
 
 def first_of(unit) -> int:
-    """Return the first block or piece of a unit."""
+    """Return the first block or piece of a unit, or the number of its run; baselines are below 0."""
+    if hasattr(unit, "run"):
+        return {"reference": -2, "again": -1}.get(unit.run) or int(unit.run)
     return unit.numbers[0] if hasattr(unit, "numbers") else unit.first
 
 
