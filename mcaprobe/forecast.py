@@ -71,7 +71,7 @@ class Costs:
     crowding: float = 1.0
 
     @classmethod
-    def of(cls, found: Calibration, keeps_samples: bool, crowding: float = 1.0) -> Costs:
+    def of(cls, found: Calibration, crowding: float = 1.0) -> Costs:
         """Return the costs that a calibration found."""
         shorts = found.shorts
 
@@ -81,7 +81,9 @@ class Costs:
         if found.planned.way == BY_PIECES:
             disk = line("merged", "disk")
         else:
-            disk = line("samples", "disk") if keeps_samples else Line(float(shorts[-1].disk), 0.0)
+            last = shorts[-1]  # no line through both: compressed maps vary more than few activations take
+            each = last.kept / (last.samples + 1)
+            disk = Line(last.disk - each * last.samples, each)
         begin = sum(short.begin for short in shorts) / len(shorts)
         part = shorts[-1].parts / max(1, shorts[-1].merged)
         start = found.start + found.loading + found.warming

@@ -169,7 +169,7 @@ def _beside(out: str | Path | None) -> Path | None:
 def _forecast(
     asked: _Asked, settings: Settings, found: Calibration, crowding: float, wanted: tuple[float, float, int]
 ) -> Forecast:
-    costs = Costs.of(found, bool(settings.keep_samples), crowding)
+    costs = Costs.of(found, crowding)
     planned = found.planned
     units = [(unit.pieces, unit.rounds) for unit in planned.units]
     starts = None

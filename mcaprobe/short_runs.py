@@ -19,6 +19,8 @@ from mcaprobe.runs_in_folder import CHUNKS, InFolder, finished, sizes
 from mcaprobe.runs_of_volumes import PARTS, OfVolume
 from mcaprobe.whole import Whole
 
+SAMPLES = "samples"
+
 
 @dataclass(frozen=True, slots=True)
 class Short:
@@ -34,6 +36,7 @@ class Short:
         join: Seconds after the units: merging, tables, maps, pictures; 0 where these were left out.
         disk: Bytes of the finished run directory; 0 likewise.
         parts: Bytes of the chunks or pieces, which are there until it is finished.
+        kept: Bytes of the activations that are kept of each run, the unperturbed one among them; part of `disk`.
     """
 
     samples: int
@@ -45,6 +48,7 @@ class Short:
     join: float
     disk: int
     parts: int
+    kept: int = 0
 
     @property
     def seconds(self) -> float:
@@ -140,10 +144,11 @@ def run_short(campaign: Campaign, sketch: Sketch, way: str, out: Path, joined: b
         result = None
     end = time.perf_counter()
     count = sum(sizes(out, out).values()) if isinstance(result, Result) else 0
+    kept = sum(sizes(out, out / SAMPLES).values()) if count else 0
     short = Short(
         samples=settings.samples, rounds=sketch.rounds, units=run.units,
         unit=(run.units_done - run.units_began) / run.units, begin=run.units_began - start, merged=run.merged,
-        join=end - run.units_done if count else 0.0, disk=count, parts=run.bytes_of_parts,
+        join=end - run.units_done if count else 0.0, disk=count, parts=run.bytes_of_parts, kept=kept,
     )  # fmt: skip
     remove(out)
     return short, run.way

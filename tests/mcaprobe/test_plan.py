@@ -186,7 +186,7 @@ def test_a_calibration_measures_each_phase_and_leaves_nothing(tmp_path):
 @pytest.mark.parametrize("keep", [(), ("conv2",)], ids=["nothing kept", "activations kept"])
 def test_the_disk_of_a_longer_run_is_predicted(tmp_path, keep):
     settings = Settings(samples=30, threads=1, keep_samples=keep)
-    costs = Costs.of(calibrate(task(tmp_path, settings=settings), time.time()), bool(keep))
+    costs = Costs.of(calibrate(task(tmp_path, settings=settings), time.time()))
     mcaprobe.run(SMALL, torch.rand(1, 1, 16, 16), out=tmp_path / "run", samples=30, keep_samples=keep)
     disk = sum(p.stat().st_size for p in (tmp_path / "run").rglob("*") if p.is_file())
     assert costs.disk(30) == pytest.approx(disk, rel=0.1)
@@ -194,7 +194,7 @@ def test_the_disk_of_a_longer_run_is_predicted(tmp_path, keep):
 
 def test_the_disk_and_the_parts_of_a_volume_grow_with_its_pieces(head, tmp_path):
     found = calibrate(task(tmp_path, x=head, slices="1:7", settings=Settings(samples=6, threads=1)), time.time())
-    costs = Costs.of(found, False)
+    costs = Costs.of(found)
     assert [(s.units, s.merged, s.rounds) for s in found.shorts] == [(1, 1, 3), (2, 2, 6)]
     mcaprobe.run(SMALL, head, out=tmp_path / "run", slices="1:7", samples=6)
     disk = sum(p.stat().st_size for p in (tmp_path / "run").rglob("*") if p.is_file())
