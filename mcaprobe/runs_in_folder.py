@@ -62,7 +62,13 @@ class InFolder(Run):
             self.notes += [note for note in stored.get("notes", []) if note not in self.notes]
         seen = self.look()
         with disk_errors(self.out, self._advice):
-            return self._run(seen)
+            try:
+                return self._run(seen)
+            except KeyboardInterrupt:
+                # One that falls between the making of a temporary folder and the block that removes it leaves it.
+                sweep(self.out)
+                sweep(self.out / self.parts)
+                raise
 
     def _stored(self, overwrite: bool) -> dict[str, Any] | None:
         """Return the manifest of the directory, or None where it is empty."""

@@ -391,3 +391,15 @@ def test_nothing_of_a_run_is_left_in_the_working_directory(whole):
     assert {p.name for p in Path(whole).iterdir()} == {
         "manifest.json", "table.csv", "metrics.csv", "heatmap.png", "layers", "maps", "samples",
     }  # fmt: skip
+
+
+def test_ctrl_c_sweeps_temporary_folders_wherever_it_falls(tmp_path, monkeypatch):
+    def interrupted(parent, name):  # as if between the making of a folder and the block that removes it
+        (parent / f"{storage.TEMPORARY}1-{name}").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mcaprobe.chunks.filling", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        small(tmp_path / "r", chunk=2)
+    assert (tmp_path / "r/manifest.json").is_file()
+    assert not [path for path in (tmp_path / "r").rglob("*") if path.name.startswith(storage.TEMPORARY)]
