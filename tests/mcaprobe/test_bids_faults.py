@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import mcaprobe
-from mcaprobe.__main__ import main
+from mcaprobe.__main__ import main, parser
 from mcaprobe.bids_app.dataset import Selection, images_of
 from mcaprobe.bids_app.folder import Folder
 from mcaprobe.bids_app.participant import run_participants
 from mcaprobe.bids_app.settings import Machine, Questions
+from mcaprobe.commands.arguments import arguments_of
 from mcaprobe.executors import Engine
 from mcaprobe.observer import Observer
 from tests.mcaprobe import unit_faults as faults
@@ -251,3 +252,11 @@ def test_single_slices_on_workers_are_those_of_one_process(copy, tmp_path, capsy
     assert call(capsys, "bids", copy, tmp_path / "one", "participant", *options)[0] == 0
     assert call(capsys, "bids", copy, tmp_path / "two", "participant", *options, *PROCESSES)[0] == 0
     expect_equal(tmp_path / "one/work/sub-01_chunk-8_T1w", tmp_path / "two/work/sub-01_chunk-8_T1w")
+
+
+def test_an_option_that_is_repeated_is_repeated_in_the_retry() -> None:
+    line = ["bids", "set", "out", "participant", "--executor", "dask", "--executor-option", "a=1",
+            "--executor-option", "b=2", "--slice", "3", "4"]  # fmt: skip
+    args = parser().parse_args(line)
+    again = parser().parse_args(["bids", *arguments_of(args.parser, args)])
+    assert again.executor_option == ["a=1", "b=2"] and again.slice == [3, 4] and again.executor == "dask"
