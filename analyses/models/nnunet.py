@@ -28,7 +28,9 @@ SLOPE = 0.01
 class Unit(nn.Module):
     """A convolution of width 3, instance or batch normalisation, leaky ReLU."""
 
-    def __init__(self, dims: int, channels: int, features: int, stride: tuple[int, ...], norm: str) -> None:
+    def __init__(
+        self, dims: int, channels: int, features: int, stride: tuple[int, ...], norm: str = "instance"
+    ) -> None:
         super().__init__()
         self.conv = CONV[dims](channels, features, 3, stride, padding=1)  # type: ignore[arg-type]
         self.norm = (NORM if norm == "instance" else BATCH_NORM)[dims](features, eps=1e-5, affine=True)

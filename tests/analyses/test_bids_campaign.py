@@ -21,6 +21,7 @@ from tests.shared_data import shared
 SLICES = "90:92"  # of each brain; all of them take hours
 
 
+@pytest.mark.long
 def test_five_labelled_brains_are_killed_once_and_resumed_bit_for_bit(tmp_path, capfd) -> None:
     pytest.importorskip("ancpbids", reason="the package ancpbids, of the extra bids, is not installed")
     for number in TEST:

@@ -378,7 +378,7 @@ def test_the_commands_of_the_readme_parse() -> None:
     from mcaprobe.__main__ import parser
 
     text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    section = text[text.index("## One file to pass on") : text.index("## How the emulator works")]
+    section = text[text.index("## One file to pass on") : text.index("## All subjects of a BIDS dataset")]
     commands = re.findall(r"^mcaprobe (.*?)(?:  +#.*)?$", section, re.M)
     run, mask, report = (parser().parse_args(shlex.split(command)) for command in commands)
     assert [run.out, mask.run] == [Path("z75")] * 2 and report.runs == [Path("z75"), Path("z90")]
