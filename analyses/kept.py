@@ -11,6 +11,11 @@ from analyses.paths import CACHE
 from analyses.results_files import write_text
 
 
+def key_of(identity: Mapping[str, Any]) -> str:
+    """Return twelve hexadecimal digits that stand for an identity of JSON values in the name of what is kept."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
 class Kept:
     """A folder of finished parts of one experiment with one identity.
 
@@ -20,8 +25,7 @@ class Kept:
     """
 
     def __init__(self, name: str, identity: Mapping[str, Any], folder: Path = CACHE / "experiments") -> None:
-        text = json.dumps(identity, sort_keys=True)
-        self.folder = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        self.folder = folder / f"{name}-{key_of(identity)}"
 
     def part(self, key: str, compute: Callable[[], Tables]) -> Tables:
         """Return the tables of a part: those that are kept, or new ones, which are kept then."""

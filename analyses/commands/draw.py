@@ -160,6 +160,7 @@ def _compare(folder: Path) -> Iterator[tuple[Path, Any]]:
     tasks = [task for task in LEARNINGS if (folder / f"compare_rows_{task}.csv").is_file()]
     for task in tasks or list(LEARNINGS)[:1]:
         rows, times, dice = (read(folder, f"compare_{table}_{task}") for table in ("rows", "times", "dice"))
+        compare.expect_stock(rows)
         probed = next(row for row in rows if row["samples"])
         name = LEARNINGS[task].task.name
         words = (

@@ -7,7 +7,9 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from analyses.experiments.comparison.combined import combined, work
+from analyses.experiments.comparison.networks import STOCK
 from analyses.results_files import table
+from mcaprobe.errors import InputError
 
 Row = Mapping[str, str]
 Rows = Sequence[Row]
@@ -22,6 +24,12 @@ DIGITS = (
 COMBINED = (
     "| combination | threads | one alone | NaN alone | product | together | MACs of stock's: product | together |"
 )
+
+
+def expect_stock(rows: Rows) -> None:
+    """Raise InputError where the row is missing that all others are held against."""
+    if not any(row["network"] == STOCK for row in rows):
+        raise InputError(f"Expected a row of {STOCK!r}, which all others are held against: run it, too.")
 
 
 def draw(rows: Rows, times: Rows, footer: str) -> Figure:
@@ -87,7 +95,7 @@ def pareto(rows: Rows) -> list[Row]:
 def markdown(rows: Rows, times: Rows, dice: Rows) -> list[str]:
     """Return the tables of all networks, from the rows as the CSVs have them, and what has no bits and why."""
     missing = [f"* {row['network']}: no bits, since {row['no_bits']}." for row in rows if row["no_bits"]]
-    stock = rows[0]
+    stock = next(row for row in rows if row["network"] == STOCK)
     return [
         "## What is right, and what is multiplied", "", *table(ACCURACY, (_accuracy(row, stock) for row in rows)),
         "", "## Wall clock", "", *table(CLOCK, (_clock(row) for row in times)),

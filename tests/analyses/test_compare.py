@@ -377,3 +377,20 @@ def test_a_combination_stands_beside_the_product_of_its_parts() -> None:
     assert (first["product"], first["together"]) == (4.5, 4)
     assert (first["work_product"], first["work"]) == (pytest.approx(0.2), pytest.approx(0.225))
     assert second["network"] == f"instance norm + {CONSERVATIVE}" and second["product"] == 0.75
+
+
+def test_rows_without_stock_are_not_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for table in ("rows", "times", "dice"):
+        (tmp_path / f"compare_{table}_heads.csv").write_text("network\nint8\n")
+    assert main(["draw", "compare", "--results", str(tmp_path)]) == 2
+    assert "Expected a row of 'plain U-Net, pooled'" in capsys.readouterr().err
+
+
+def test_stock_is_scored_once_for_all_rows(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[nn.Module] = []
+    scored = measures.scored
+    monkeypatch.setattr(measures, "scored", lambda network, task: asked.append(network) or scored(network, task))
+    monkeypatch.setattr(trained, "scored", {})
+    for name in ("int8", STOCK, "bfloat16"):
+        rows.right(name, replace(TINY, samples=2), trained, quiet)
+    assert len(asked) == 3 and asked.count(trained.network("pool")) == 1

@@ -52,10 +52,10 @@ def right(name: str, config: Config, trained: Trained, say: Say) -> Tables:
     """
     which, task = entry(name), config.learning.task
     with threads(config.threads[0]):
-        network, stock = trained.computing(which), trained.network(entry(STOCK).family)
         say(f"{which.name}: labels")
-        scores, made = measures.scored(network, task)
-        theirs = scores if which.name == STOCK else measures.scored(stock, task)[0]
+        scores, made = _scored(name, trained)
+        theirs, _ = _scored(STOCK, trained)
+        network = trained.computing(which)
         found: Row = {
             "network": which.name, **measures.accuracy(scores, theirs),
             **measures.size(trained.shaped(which), tuple(task.timed()[0].shape)), **made,
@@ -82,6 +82,13 @@ def right(name: str, config: Config, trained: Trained, say: Say) -> Tables:
         "bits": bits,
         "layers": [{"network": which.name, **layer} for layer in layers],
     }  # fmt: skip
+
+
+def _scored(name: str, trained: Trained) -> tuple[list[list[float]], Row]:
+    """Return `measures.scored` of a row's network, once for all rows that are held against it."""
+    if name not in trained.scored:
+        trained.scored[name] = measures.scored(trained.computing(entry(name)), trained.learning.task)
+    return trained.scored[name]
 
 
 def fast(name: str, config: Config, trained: Trained, say: Say) -> Tables:

@@ -1,6 +1,5 @@
 """Where do the networks of a comparison come from? Each is trained when it is first asked for, and kept in a file."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from analyses import provenance
 from analyses.compress.saved import load_pruned, save_pruned
 from analyses.experiments.comparison.networks import FAMILIES, Entry, Learning
+from analyses.kept import key_of
 from analyses.paths import CACHE
 from analyses.results_files import write_json
 from analyses.training.budget import built, train
@@ -27,6 +27,9 @@ class Trained:
     Args:
         folder: Where they are kept, each beside a JSON file that says how it came about.
         say: Told what is being trained.
+
+    Attributes:
+        scored: Scores of the rows' networks and what these made, by name, which rows fill and share.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Trained:
     ) -> None:
         self.learning, self.folder, self.say = learning, folder, say
         self._networks: dict[str, nn.Module] = {}
+        self.scored: dict[str, tuple[list[list[float]], dict[str, Any]]] = {}
 
     def network(self, family: str) -> nn.Module:
         """Return the trained network of a family, in eval mode."""
@@ -50,9 +54,7 @@ class Trained:
 
     def path(self, family: str) -> Path:
         """Return the file of a family's network."""
-        identity = asdict(self.learning) | {"family": family}
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-        return self.folder / f"{family}-{key}.safetensors"
+        return self.folder / f"{family}-{key_of(asdict(self.learning) | {'family': family})}.safetensors"
 
     def record(self, family: str) -> dict[str, Any]:
         """Return how the network of a family came about."""
