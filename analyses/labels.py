@@ -21,6 +21,7 @@ import numpy as np
 from mcaprobe.errors import InputError
 
 TABLE = "MICCAI-Challenge-2012-Label-Information.csv"
+NUMBER = "Label Number"
 TISSUES = {"CSF": 1, "GM": 2, "WM": 3}
 IGNORED = 255
 INFRATENTORIAL = (35, 38, 39, 40, 41, 61, 62, 69, 71, 72, 73)
@@ -33,17 +34,27 @@ def tissue_table(path: Path) -> np.ndarray:
     Raises:
         InputError: the table is missing, or has other columns.
     """
+    rows = label_rows(path, "Class")
+    table = np.full(1 + max(int(row[NUMBER]) for row in rows), IGNORED, np.uint8)
+    table[0] = 0
+    for row in rows:
+        table[int(row[NUMBER])] = TISSUES.get(row["Class"], IGNORED)
+    return table
+
+
+def label_rows(path: Path, column: str) -> list[dict[str, str]]:
+    """Return the rows of the label table, which have the label's number and another column.
+
+    Raises:
+        InputError: the table is missing, or has other columns.
+    """
     if not path.is_file():
         raise InputError(f"Expected the label table at {path}, found no file.")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    if not rows or {"Label Number", "Class"} - rows[0].keys():
-        raise InputError(f"Expected columns 'Label Number' and 'Class' in {path}, got {list(rows[0] if rows else ())}.")
-    table = np.full(1 + max(int(row["Label Number"]) for row in rows), IGNORED, np.uint8)
-    table[0] = 0
-    for row in rows:
-        table[int(row["Label Number"])] = TISSUES.get(row["Class"], IGNORED)
-    return table
+    if not rows or {NUMBER, column} - rows[0].keys():
+        raise InputError(f"Expected columns {NUMBER!r} and {column!r} in {path}, got {list(rows[0] if rows else ())}.")
+    return rows
 
 
 def tissues(labels: np.ndarray, table: np.ndarray) -> np.ndarray:

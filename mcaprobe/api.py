@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mcaprobe.campaign import Campaign
 from mcaprobe.errors import InputError
 from mcaprobe.executors import LOCAL, TRIES, Engine, Submits
-from mcaprobe.loading import load_input, load_whole
+from mcaprobe.loading import load
 from mcaprobe.metrics import load_metric
 from mcaprobe.models import load_model
 from mcaprobe.observer import Observer
@@ -111,10 +111,7 @@ def run(
         )
     engine = executor if isinstance(executor, Engine) else Engine(executor, workers, executor_options or {}, tries)
     loaded = load_model(model, device)
-    if slices is None and patches is None:
-        prepared = load_input(x, loaded.module, input_options or {}, device)
-    else:
-        prepared = load_whole(x, loaded.module, input_options or {}, device, slices, patches)
+    prepared = load(x, loaded.module, input_options or {}, device, slices, patches)
     if segmentation is not None:
         prepared = with_regions(prepared, segmentation, as_globs(regions))
     if keep_moments is None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mcaprobe.campaign import Campaign
 from mcaprobe.errors import InputError, RunFailure
 from mcaprobe.executors import Engine, Processes
-from mcaprobe.loading import load_input, load_whole
+from mcaprobe.loading import load
 from mcaprobe.memory import peak_memory
 from mcaprobe.metrics import load_metric
 from mcaprobe.models import load_model
@@ -92,10 +92,7 @@ def calibrate(task: Task, submitted: float) -> Calibration:
     import mcaprobe.plots  # noqa: F401  (a campaign loads it once, for its picture)
 
     model = load_model(task.model, task.settings.device)
-    if task.slices is None and task.patches is None:
-        x = load_input(task.x, model.module, task.input_options, task.settings.device)
-    else:
-        x = load_whole(task.x, model.module, task.input_options, task.settings.device, task.slices, task.patches)
+    x = load(task.x, model.module, task.input_options, task.settings.device, task.slices, task.patches)
     campaign = Campaign(task.settings, model, x, [load_metric(metric) for metric in task.metrics])
     loading = time.perf_counter() - began
     seen = Run(campaign, Observer()).look()

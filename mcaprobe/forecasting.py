@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,9 @@ from mcaprobe.calibration import Calibration, Task, in_processes
 from mcaprobe.checks import check_counts
 from mcaprobe.errors import InputError
 from mcaprobe.estimators import Estimator, samples_needed, supported_probability
-from mcaprobe.executors import LOCAL, NAMES, PROCESSES, SLURM, Engine
+from mcaprobe.executors import LOCAL, PROCESSES, SLURM, Engine
 from mcaprobe.forecast import EVERY_UNIT, EVERY_WORKER_ONCE, MANY_SUBJECTS, MANY_WORKERS, Costs, Forecast
 from mcaprobe.manifest import machine
-from mcaprobe.models import nearest
 from mcaprobe.observer import Observer
 from mcaprobe.outline import BY_CHUNKS, BY_PIECES, DIRECT
 from mcaprobe.routes import AUTO
@@ -143,9 +142,6 @@ def _engine(executor: str | None, workers: int, options: Mapping[str, Any]) -> E
     if executor is None:
         here = PROCESSES if workers <= len(os.sched_getaffinity(0)) else SLURM
         executor = LOCAL if workers == 1 and not options else here
-    if executor not in NAMES:
-        raise InputError(f"Expected an executor among {', '.join(NAMES)}, got {executor!r}: "
-                         f"{nearest(executor, list(NAMES))}.")  # fmt: skip
     return Engine(executor, workers, options)
 
 
@@ -181,7 +177,7 @@ def _forecast(
     at_once = min(asked.busy, len(units) if asked.spread else asked.subjects)
     disk = costs.disk(planned.merged if planned.way == BY_PIECES else settings.samples)
     parts = costs.part * planned.merged * (1 if asked.spread else at_once)
-    alone = Costs(costs.start, costs.begin, costs.unit, costs.join, costs.disk, costs.part)
+    alone = replace(costs, crowding=1.0)
     thousand = -(-MANY_SUBJECTS // MANY_WORKERS) * alone.seconds(units, planned.merged, 1, None)
     probability, confidence, needed = wanted
     return Forecast(

@@ -37,6 +37,20 @@ class Input:
     whole: Whole | None = None
 
 
+def load(
+    x: Tensor | np.ndarray | str | Path,
+    model: nn.Module,
+    options: Mapping[str, Any],
+    device: str,
+    slices: str | None,
+    patches: str | None,
+) -> Input:
+    """Return the input of a campaign: `load_whole` where slices or patches are asked for, else `load_input`."""
+    if slices is None and patches is None:
+        return load_input(x, model, options, device)
+    return load_whole(x, model, options, device, slices, patches)
+
+
 def load_input(
     x: Tensor | np.ndarray | str | Path, model: nn.Module, options: Mapping[str, Any], device: str = "cpu"
 ) -> Input:

@@ -143,16 +143,21 @@ def save_volumes(
         space: NIfTI code of the space that the affine leads to.
         top: Where a viewer's colours end; they begin at 0.
     """
-    image = nib.Nifti1Image(in_volume(volumes, axis), None)
+    data = nifti(in_volume(volumes, axis), affine, header, space=space, top=top).to_bytes()
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def nifti(data: NDArray[Any], affine: ArrayLike, header: str, *, space: int, top: float) -> nib.Nifti1Image:
+    """Return an image of `data`, (X, Y, Z) or (X, Y, Z, V), with the header that `save_volumes` describes."""
+    image = nib.Nifti1Image(data, None)
     image.header.set_xyzt_units("mm")
     image.set_sform(np.asarray(affine), code=space)
     image.set_qform(np.asarray(affine), code=space)
     image.header["descrip"] = header.encode("ascii", "replace")[:DESCRIPTION_BYTES]
     image.header["cal_min"] = 0.0
     image.header["cal_max"] = top
-    data = image.to_bytes()
-    with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    return image
 
 
 def sidecar(path: Path) -> Path:

@@ -9,13 +9,12 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mcaprobe.maps import DESCRIPTION_BYTES
+from mcaprobe.maps import nifti
 from mcaprobe.storage import replacing, tensors_header
 
 Spec = tuple[torch.dtype, tuple[int, ...]]
@@ -57,13 +56,7 @@ def save_in_slabs(
         volumes: Each (X, Y, Z); may be pages of a file.
     """
     shape = (*volumes[0].shape, len(volumes))
-    image = nib.Nifti1Image(np.broadcast_to(np.float32(0), shape), None)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(np.asarray(affine), code=space)
-    image.set_qform(np.asarray(affine), code=space)
-    image.header["descrip"] = header.encode("ascii", "replace")[:DESCRIPTION_BYTES]
-    image.header["cal_min"] = 0.0
-    image.header["cal_max"] = top
+    image = nifti(np.broadcast_to(np.float32(0), shape), affine, header, space=space, top=top)
     image.header["magic"] = b"n+1"
     image.header.set_data_offset(352)
     image.header.set_slope_inter(1, 0)

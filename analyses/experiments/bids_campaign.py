@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.brains import FOLDER, TEST
-from analyses.labels import TABLE
+from analyses.labels import NUMBER, TABLE, label_rows
 from mcaprobe.errors import InputError, RunFailure
 
 SEGMENTATION = "derivatives/manual"
@@ -77,10 +76,8 @@ def make_set(config: Config) -> Path:
 
 
 def label_names(path: Path) -> dict[str, str]:
-    """Return the names of the labels that become regions, by number."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {row["Label Number"]: row["Label Name"] for row in rows if row["Label Number"] in LABELS}
+    """Return the names of the labels that become regions, by number; InputError as `labels.label_rows`."""
+    return {row[NUMBER]: row["Label Name"] for row in label_rows(path, "Label Name") if row[NUMBER] in LABELS}
 
 
 def command(config: Config, out: Path, level: str) -> list[str]:

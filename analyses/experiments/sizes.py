@@ -101,7 +101,7 @@ def _operations(published: Published, network: nn.Module, found: list[LayerCost]
         return row
     second = "nodes" if isinstance(network, E2ENet) else "decoder"
     more = paper_flops(found, lambda cost: cost.sums * (cost.bias and cost.layer.startswith(second))) / 1e9
-    return _figure(quantity, published.operations, more, f"{WITH}; {here:.2f} without")
+    return _figure(quantity, published.operations, more, how=f"{WITH}; {here:.2f} without")
 
 
 def _masks(network: nn.Module, sparsity: float) -> dict[str, torch.Tensor]:
@@ -120,10 +120,16 @@ def _sauron() -> Iterator[Row]:
         }  # fmt: skip
 
 
-def _figure(quantity: str, paper: float, here: float, reading: str) -> Row:
-    """Return a row; a reading that does not say how the paper's figure comes out belongs to one that does not."""
+def _figure(quantity: str, paper: float, here: float, why_not: str = "", how: str = "") -> Row:
+    """Return a row.
+
+    Args:
+        why_not: What could explain a difference; told where the paper's figure does not come out.
+        how: In which way ours is counted; told whether it comes out or not.
+    """
     rounds, cut = round(here, 2) == paper, floor(100 * here) / 100 == paper
-    found = {"quantity": quantity, "paper": f"{paper:.2f}", "here": here, "difference": 100 * (here / paper - 1)}
-    if cut and not rounds:
-        return found | {"reproduced": True, "reading": CUT}
-    return found | {"reproduced": rounds, "reading": reading if not rounds or reading.startswith(WITH) else ""}
+    reading = CUT if cut and not rounds else how or ("" if rounds else why_not)
+    return {
+        "quantity": quantity, "paper": f"{paper:.2f}", "here": here, "difference": 100 * (here / paper - 1),
+        "reproduced": rounds or cut, "reading": reading,
+    }  # fmt: skip

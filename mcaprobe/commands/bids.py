@@ -8,9 +8,9 @@ from mcaprobe.commands.campaign_options import (
     IMAGE,
     REGIONS,
     add_arithmetic,
+    add_engine,
     add_image,
     add_layers,
-    add_machine,
     engine_of,
     regions_of,
 )
@@ -69,7 +69,7 @@ def add(commands: Any) -> None:
     add_arithmetic(parser)
     add_image(parser, several=True)
     add_estimator(parser)
-    add_machine(parser)
+    add_engine(parser)
     _group(parser)
     _output(parser)
 

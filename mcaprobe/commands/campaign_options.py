@@ -29,11 +29,12 @@ def add_arithmetic(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bits (default 0)")
 
 
-def add_image(parser: argparse.ArgumentParser, several: bool) -> Any:
-    """Add which part of an image the model gets, and how it is prepared; return the group.
+def add_image(parser: argparse.ArgumentParser, several: bool) -> None:
+    """Add which part of an image the model gets, and how it is prepared.
 
     Args:
-        several: Whether --slice takes several numbers, each a run of its own.
+        several: Whether there are several images, so that --slice takes several numbers, each a run of its own, and
+            no mask fits all.
     """
     group = parser.add_argument_group("part of an image (the model's input_options give other defaults)")
     default = "(default: the one with the most non-zero voxels)"
@@ -55,6 +56,18 @@ def add_image(parser: argparse.ArgumentParser, several: bool) -> Any:
     group.add_argument("--voxel-size", type=float, metavar="MM", help="resample to cubic voxels of this edge")
     group.add_argument("--intensity", choices=["quantile", "minmax", "none"],
                        help="scale to [0, 1] by the 99.9 %% quantile (default), by the extremes, or not")  # fmt: skip
+    if not several:
+        group.add_argument("--mask", metavar="FILE", help="brain mask; default: a rule that the manifest states")
+
+
+def add_recorded(parser: argparse.ArgumentParser) -> Any:
+    """Add what is recorded of one input; return the group."""
+    group = parser.add_argument_group("what is recorded")
+    add_layers(group)
+    add_globs(group, "--keep-samples", "layers whose activations are kept, sample by sample")
+    group.add_argument("--metric", nargs="+", action="extend", default=[], metavar="MODULE:FUNCTION",
+                       help="function of the output that returns a number or a dict of numbers; it gets "
+                       "its digits")  # fmt: skip
     return group
 
 
@@ -65,27 +78,37 @@ def add_layers(group: Any) -> None:
     add_globs(group, "--keep-moments", "layers whose elements keep their moments, for masks and exact re-computation")
 
 
-def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Add where the work runs and what it may take."""
+def add_machine(parser: argparse.ArgumentParser) -> Any:
+    """Add what the work may take; return the group."""
     group = parser.add_argument_group("machine (changes no bit, apart from --block and --device)")
     group.add_argument("--memory", metavar="SIZE",
-                       help="what the process may take, such as 4GiB (default: half of what is free); decides how "
-                       "many samples run at once")  # fmt: skip
+                       help="what the process, or one worker of dask or slurm, may take, such as 4GiB (default: half "
+                       "of what is free); decides how many samples run at once")  # fmt: skip
     group.add_argument("--threads", type=int, metavar="N", help="samples computed side by side (default: all cores)")
     group.add_argument("--chunk", type=int, metavar="N", help="at most N samples at once, so that a kill loses less")
     group.add_argument("--block", type=int, metavar="N",
                        help="samples accumulated one by one before blocks are merged (default 5)")  # fmt: skip
+    group.add_argument("--device", default="cpu", metavar="DEVICE", help="torch device (default cpu)")
+    return group
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add what the work may take, and which engine it is given to."""
+    group = add_machine(parser)
     group.add_argument("--executor", default="local", metavar="NAME",
                        help="where the work runs: local (this process; default), processes (of this machine), dask, "
-                       "slurm; all workers see the run directory, --memory is what one worker of dask or slurm may "
-                       "take")  # fmt: skip
+                       "slurm; all workers see the run directory")  # fmt: skip
     group.add_argument("--workers", type=int, metavar="N", help="workers at once (default: as the executor has it)")
+    add_executor_option(group)
+    group.add_argument("--tries", type=int, metavar="N",
+                       help="how often work whose worker is lost is given out in all (default 3)")  # fmt: skip
+
+
+def add_executor_option(group: Any) -> None:
+    """Add what an engine is made with."""
     group.add_argument("--executor-option", action="append", default=[], metavar="KEY=VALUE",
                        help="option of dask (address=..., or LocalCluster's) or slurm (submitit's, such as "
                        "slurm_partition=...); may be repeated")  # fmt: skip
-    group.add_argument("--tries", type=int, metavar="N",
-                       help="how often work whose worker is lost is given out in all (default 3)")  # fmt: skip
-    group.add_argument("--device", default="cpu", metavar="DEVICE", help="torch device (default cpu)")
 
 
 def regions_of(args: argparse.Namespace) -> tuple[str, ...]:

@@ -5,8 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from mcaprobe.commands import under_verrou
-from mcaprobe.commands.campaign_options import IMAGE, add_arithmetic, add_image, add_layers
-from mcaprobe.commands.parsing import EXIT_CODES, add_globs, stated
+from mcaprobe.commands.campaign_options import (
+    IMAGE,
+    add_arithmetic,
+    add_executor_option,
+    add_image,
+    add_machine,
+    add_recorded,
+)
+from mcaprobe.commands.parsing import EXIT_CODES, stated
 
 ABOUT = """\
 Predict time, peak memory and disk of `mcaprobe run` with the same options, by really
@@ -41,8 +48,7 @@ def add(commands: Any) -> None:
     group.add_argument("--executor", metavar="NAME",
                        help="local, processes, dask or slurm (default: local for one worker, processes for as many as "
                        "there are processors here, else slurm)")  # fmt: skip
-    group.add_argument("--executor-option", action="append", default=[], metavar="KEY=VALUE",
-                       help="option of dask or slurm, such as cpus_per_task=4; may be repeated")  # fmt: skip
+    add_executor_option(group)
     group.add_argument("--out", type=Path, metavar="DIR",
                        help="where the runs would be: short ones are written beside it (default: the temporary folder)")
     group.add_argument("--probability", "--p", type=float, default=0.95, metavar="P",
@@ -50,19 +56,9 @@ def add(commands: Any) -> None:
     group.add_argument("--confidence", type=float, default=0.95, metavar="C", help="of that (default .95)")
     add_arithmetic(parser)
     under_verrou.add(parser)
-    group = add_image(parser, several=False)
-    group.add_argument("--mask", metavar="FILE", help="brain mask; default: a rule that the manifest states")
-    group = parser.add_argument_group("what is recorded")
-    add_layers(group)
-    add_globs(group, "--keep-samples", "layers whose activations are kept, sample by sample")
-    group.add_argument("--metric", nargs="+", action="extend", default=[], metavar="MODULE:FUNCTION",
-                       help="function of the output")  # fmt: skip
-    group = parser.add_argument_group("machine")
-    group.add_argument("--memory", metavar="SIZE", help="what the process, or a worker elsewhere, may take")
-    group.add_argument("--threads", type=int, metavar="N", help="samples computed side by side in a worker")
-    group.add_argument("--chunk", type=int, metavar="N", help="at most N samples at once")
-    group.add_argument("--block", type=int, metavar="N", help="samples accumulated before a merge (default 5)")
-    group.add_argument("--device", default="cpu", metavar="DEVICE", help="torch device (default cpu)")
+    add_image(parser, several=False)
+    add_recorded(parser)
+    add_machine(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--quiet", action="store_true", help="print the prediction only, no progress")
     group.add_argument("--json", action="store_true", help="print one JSON object")

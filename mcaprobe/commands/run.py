@@ -9,9 +9,9 @@ from mcaprobe.commands.campaign_options import (
     IMAGE,
     REGIONS,
     add_arithmetic,
+    add_engine,
     add_image,
-    add_layers,
-    add_machine,
+    add_recorded,
     engine_of,
     regions_of,
 )
@@ -75,20 +75,14 @@ def add(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="remove the run that DIR holds and start again")
     add_arithmetic(parser)
     under_verrou.add(parser)
-    group = add_image(parser, several=False)
-    group.add_argument("--mask", metavar="FILE", help="brain mask; default: a rule that the manifest states")
-    group = parser.add_argument_group("what is recorded")
-    add_layers(group)
-    add_globs(group, "--keep-samples", "layers whose activations are kept, sample by sample")
+    add_image(parser, several=False)
+    group = add_recorded(parser)
     group.add_argument("--segmentation", metavar="FILE",
                        help="image of labels in the space of INPUT: a row for each label, of every layer with image "
                        "axes; names are those of the BIDS table beside it")  # fmt: skip
     add_globs(group, "--regions", REGIONS)
-    group.add_argument("--metric", nargs="+", action="extend", default=[], metavar="MODULE:FUNCTION",
-                       help="function of the output that returns a number or a dict of numbers; it gets "
-                       "its digits")  # fmt: skip
     add_estimator(parser)
-    add_machine(parser)
+    add_engine(parser)
     add_output(parser)
 
 
