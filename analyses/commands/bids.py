@@ -22,6 +22,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     p.add_argument("--brains", nargs="+", default=list(TEST), metavar="NUMBER", help="labelled brains (%(default)s)")
     p.add_argument("--model", default="demo", help="package.module:build_model, or demo (%(default)s)")
     p.add_argument("--slices", default="all", metavar="RANGE", help="as of mcaprobe bids (%(default)s)")
+    p.add_argument("--voxel-size", type=float, metavar="MM", help="resample to this edge (default: as the images are)")
     p.add_argument("--samples", type=int, default=10, help="perturbed runs (%(default)s)")
     p.add_argument("--workers", type=int, default=2, help="worker processes (%(default)s)")
     p.add_argument("--threads", type=int, default=1, help="of each worker (%(default)s)")
@@ -32,7 +33,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def bids(args: argparse.Namespace) -> int:
     """Run it and print what happened; return the exit code."""
-    names = ("brains", "model", "slices", "samples", "workers", "threads", "layers", "compare")
+    names = ("brains", "model", "slices", "voxel_size", "samples", "workers", "threads", "layers", "compare")
     config = Config(args.folder.absolute(), **{name: getattr(args, name) for name in names})
     found = run(config, print)
     print(f"{found['killed_after']:.0f} s until the kill, {found['resumed_for']:.0f} s from there.")

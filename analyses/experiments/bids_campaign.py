@@ -30,7 +30,7 @@ class Config:
     Attributes:
         folder: For the dataset and the derivatives; must not be there yet.
         brains: Numbers of labelled brains.
-        slices: As of `mcaprobe bids`.
+        slices, voxel_size: As of `mcaprobe bids`.
         layers: Globs of what is recorded.
         compare: Whether the campaign also runs without being killed, to be compared file by file.
     """
@@ -39,6 +39,7 @@ class Config:
     brains: Sequence[str] = TEST
     model: str = "demo"
     slices: str = "all"
+    voxel_size: float | None = None
     samples: int = 10
     workers: int = 2
     threads: int = 1
@@ -85,8 +86,9 @@ def command(config: Config, out: Path, level: str) -> list[str]:
     start = ["bids", str(config.dataset), str(out), level]
     if level == "group":
         return start
+    resampled = [] if config.voxel_size is None else ["--voxel-size", str(config.voxel_size)]
     return [
-        *start, "--model", config.model, "--slices", config.slices, "--samples", str(config.samples),
+        *start, "--model", config.model, "--slices", config.slices, *resampled, "--samples", str(config.samples),
         "--executor", "processes", "--workers", str(config.workers), "--threads", str(config.threads),
         "--layers", *config.layers, "--segmentation", str(config.dataset / SEGMENTATION),
     ]  # fmt: skip

@@ -107,3 +107,9 @@ def test_the_benchmark_writes_its_rows_with_the_machine(tmp_path, monkeypatch, c
 def test_no_worker_is_refused(capsys) -> None:
     assert main(["benchmark", "workers", "--workers", "0"]) == 2
     assert "Expected --workers of at least 1, got 0." in capsys.readouterr().err
+
+
+def test_brains_are_resampled_where_it_is_asked_for(tmp_path) -> None:
+    words = bids_campaign.command(Config(tmp_path, voxel_size=2.5), tmp_path / "out", "participant")
+    assert words[words.index("--voxel-size") + 1] == "2.5"
+    assert "--voxel-size" not in bids_campaign.command(Config(tmp_path), tmp_path / "out", "participant")
