@@ -11,13 +11,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from analyses.commands.validation_drawings import drawn
+from analyses.experiments.comparison.answers import answers
 from analyses.experiments.comparison.learnings import LEARNINGS
 from analyses.experiments.counting import WHOLE
 from analyses.experiments.ways import EVERYTHING
 from analyses.figures import against_paper, brains, compare, formats, sizes, thresholds, timing, tolerances
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
-from analyses.results_files import page, suffix_of, write_table, write_text
+from analyses.results_files import page, suffix_of, texts, write_table, write_text
 from mcaprobe.errors import InputError
 from mcaprobe.products import save_figure
 
@@ -159,8 +160,11 @@ def _clock(rows: Rows) -> Rows:
 def _compare(folder: Path) -> Iterator[tuple[Path, Any]]:
     tasks = [task for task in LEARNINGS if (folder / f"compare_rows_{task}.csv").is_file()]
     for task in tasks or list(LEARNINGS)[:1]:
-        rows, times, dice = (read(folder, f"compare_{table}_{task}") for table in ("rows", "times", "dice"))
+        tables = ("rows", "times", "dice", "bits")
+        rows, times, dice, bits = (read(folder, f"compare_{table}_{task}") for table in tables)
         compare.expect_stock(rows)
+        answered = texts(answers(rows, times, dice, bits))
+        yield folder / f"compare_answers_{task}.csv", answered
         probed = next(row for row in rows if row["samples"])
         name = LEARNINGS[task].task.name
         words = (
@@ -169,7 +173,7 @@ def _compare(folder: Path) -> Iterator[tuple[Path, Any]]:
         )
         yield folder / f"compare_{task}.png", compare.draw(rows, times, footer_of(folder, f"compare_{task}", words))
         title = f"The ways to be small, side by side: {name}"
-        lines = compare.markdown(rows, times, dice)
+        lines = compare.markdown(rows, times, dice, answered)
         yield folder / f"compare_{task}.md", page(title, f"compare_rows_{task}.csv", lines)
 
 

@@ -24,6 +24,11 @@ DIGITS = (
 COMBINED = (
     "| combination | threads | one alone | NaN alone | product | together | MACs of stock's: product | together |"
 )
+ANSWERS = "| question | network | against | threads | quantity | value | n |"
+QUESTIONS = (
+    "Dice and bits: means of paired differences (over subjects; over probed inputs) with Student's 95 % interval. "
+    "Speed-ups: with the lowest and highest of the repetitions; of a product: the products of these."
+)
 
 
 def expect_stock(rows: Rows) -> None:
@@ -92,8 +97,12 @@ def pareto(rows: Rows) -> list[Row]:
     return front
 
 
-def markdown(rows: Rows, times: Rows, dice: Rows) -> list[str]:
-    """Return the tables of all networks, from the rows as the CSVs have them, and what has no bits and why."""
+def markdown(rows: Rows, times: Rows, dice: Rows, answered: Rows) -> list[str]:
+    """Return the tables of all networks, from the rows as the CSVs have them, and what has no bits and why.
+
+    Args:
+        answered: `comparison.answers`, as a CSV has them.
+    """
     missing = [f"* {row['network']}: no bits, since {row['no_bits']}." for row in rows if row["no_bits"]]
     stock = next(row for row in rows if row["network"] == STOCK)
     return [
@@ -103,6 +112,7 @@ def markdown(rows: Rows, times: Rows, dice: Rows) -> list[str]:
         "", *missing, "", "## Do the savings multiply?", "",
         *table(COMBINED, (_combination(row) for row in combined(rows, times))),
         "", "## Dice by class, mean over subjects", "", *_by_class(rows, dice),
+        "", "## The questions", "", QUESTIONS, "", *table(ANSWERS, (_answer(row) for row in answered)),
     ]  # fmt: skip
 
 
@@ -139,6 +149,12 @@ def _digits(row: Row) -> list[str]:
 def _combination(row: Mapping[str, float | str]) -> list[str]:
     numbers = (f"{row[c]:.2f}" for c in ("alone", "nans", "product", "together", "work_product", "work"))
     return [str(row["network"]), str(row["threads"]), *numbers]
+
+
+def _answer(row: Row) -> list[str]:
+    value, low, high = (f"{float(row[c]):.3f}" if row[c] else "" for c in ("value", "low", "high"))
+    words = [row[c] for c in ("question", "network", "against", "threads", "quantity")]
+    return [*words, f"{value} ({low} to {high})" if low else value, row["n"]]
 
 
 def _by_class(rows: Rows, dice: Rows) -> list[str]:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
+from scipy import stats
 from torch import Tensor, nn
 
 import nanops
@@ -19,6 +21,7 @@ from analyses.__main__ import main
 from analyses.commands import run as command
 from analyses.experiments import studies
 from analyses.experiments.comparison import measures, rows
+from analyses.experiments.comparison.answers import answers
 from analyses.experiments.comparison.combined import combined, work
 from analyses.experiments.comparison.learnings import LEARNINGS
 from analyses.experiments.comparison.networks import CONSERVATIVE, ENTRIES, FAMILIES, STOCK, Learning, entry
@@ -359,7 +362,8 @@ def test_a_combination_stands_beside_the_product_of_its_parts() -> None:
         return {"network": name, "macs": str(macs), "executed_share": str(share)}
 
     def clock(name: str, threads: int, speed_up: float) -> dict[str, str]:
-        return {"network": name, "threads": str(threads), "speed_up": str(speed_up)}
+        return {"network": name, "threads": str(threads), "speed_up": str(speed_up),
+                "speed_up_low": str(speed_up - 0.5), "speed_up_high": str(speed_up + 0.5)}  # fmt: skip
 
     both, alone = f"Sauron + {CONSERVATIVE}", "plain U-Net, instance norm"
     instance, without = f"instance norm + {CONSERVATIVE}", f"half width + {CONSERVATIVE}"
@@ -375,12 +379,14 @@ def test_a_combination_stands_beside_the_product_of_its_parts() -> None:
     first, second = combined(table, times)
     assert (first["network"], first["threads"], first["alone"], first["nans"]) == (both, "1", 3, 1.5)
     assert (first["product"], first["together"]) == (4.5, 4)
+    assert (first["product_low"], first["product_high"]) == (2.5, 7)
+    assert (first["together_low"], first["together_high"]) == (3.5, 4.5)
     assert (first["work_product"], first["work"]) == (pytest.approx(0.2), pytest.approx(0.225))
     assert second["network"] == f"instance norm + {CONSERVATIVE}" and second["product"] == 0.75
 
 
 def test_rows_without_stock_are_not_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for table in ("rows", "times", "dice"):
+    for table in ("rows", "times", "dice", "bits"):
         (tmp_path / f"compare_{table}_heads.csv").write_text("network\nint8\n")
     assert main(["draw", "compare", "--results", str(tmp_path)]) == 2
     assert "Expected a row of 'plain U-Net, pooled'" in capsys.readouterr().err
@@ -394,3 +400,33 @@ def test_stock_is_scored_once_for_all_rows(trained: Trained, monkeypatch: pytest
     for name in ("int8", STOCK, "bfloat16"):
         rows.right(name, replace(TINY, samples=2), trained, quiet)
     assert len(asked) == 3 and asked.count(trained.network("pool")) == 1
+
+
+def test_the_questions_are_answered_by_paired_differences() -> None:
+    pruned = "magnitude pruning"
+    table = [
+        {"network": name, "macs": macs, "executed_share": share}
+        for name, macs, share in ((STOCK, "200", "1"), (CONSERVATIVE, "200", ".7"), (pruned, "140", "1"))
+    ]
+    dice = [
+        {"network": name, "subject": subject, "class": label, "dice": value}
+        for name, means in ((STOCK, (0.8, 0.6, 0.7)), (CONSERVATIVE, (0.8, 0.6, 0.7)), (pruned, (0.7, 0.4, 0.4)))
+        for subject, mean in zip("abc", means, strict=True)
+        for label, value in (("background", "1"), ("x", str(mean - 0.1)), ("y", str(mean + 0.1)), ("z", ""))
+    ]
+    bits = [
+        {"network": name, "input": str(i), "bits": str(value), "bits_where_image": str(value + 1)}
+        for name, values in ((STOCK, (16, 15)), (pruned, (15, 14)))
+        for i, value in enumerate(values)
+    ]
+    speeds = {"speed_up": "1.5", "speed_up_low": "1.4", "speed_up_high": "1.6"}
+    times = [{"network": CONSERVATIVE, "threads": "2"} | speeds]
+    found = answers(table, times, dice, bits)
+    score, made, speed, less, *digits = found
+    assert (score["network"], score["against"], score["n"]) == (CONSERVATIVE, pruned, "3")
+    half = stats.t.ppf(0.975, 2) * np.std([0.1, 0.2, 0.3], ddof=1) / math.sqrt(3)
+    assert score["value"] == pytest.approx(0.2) and score["low"] == pytest.approx(0.2 - half)
+    assert score["high"] == pytest.approx(0.2 + half)
+    assert (made["value"], less["value"]) == (0.7, 0.7) and (made["network"], less["network"]) == (CONSERVATIVE, pruned)
+    assert (speed["threads"], speed["value"], speed["low"], speed["high"]) == ("2", 1.5, 1.4, 1.6)
+    assert [(d["network"], d["value"], d["low"], d["high"], d["n"]) for d in digits] == [(pruned, -1, -1, -1, "2")] * 2

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from analyses.experiments.comparison.networks import CONSERVATIVE, STOCK, UNIFORM
 
 Row = Mapping[str, str]
+SPEEDS = ("speed_up", "speed_up_low", "speed_up_high")
 BESIDES = {"instance norm": "plain U-Net, instance norm"}  # whose rows alone have another name
 
 
@@ -17,10 +18,11 @@ def combined(rows: Sequence[Row], times: Sequence[Row]) -> Iterator[dict[str, fl
     """Yield for each combination with NaN and each number of threads the speed-ups and the work, all against stock.
 
     Returns:
-        network, threads, `alone` and `nans`: speed-ups of either; `product`, `together`; `work_product`, `work`.
+        network, threads, `alone` and `nans`: speed-ups of either; `product`, `together`, each with the lowest and the
+        highest of the repetitions (of a product: the products of these); `work_product`, `work`.
     """
     by_name = {row["network"]: row for row in rows}
-    clock = {(row["network"], row["threads"]): float(row["speed_up"]) for row in times}
+    clock = {(row["network"], row["threads"]): [float(row[name]) for name in SPEEDS] for row in times}
     stock = by_name[STOCK]
     for name, row in by_name.items():
         first, plus, second = name.rpartition(" + ")
@@ -30,9 +32,11 @@ def combined(rows: Sequence[Row], times: Sequence[Row]) -> Iterator[dict[str, fl
         for threads in dict.fromkeys(t["threads"] for t in times):
             if any((n, threads) not in clock for n in (name, first, second)):
                 continue
-            alone, nans = clock[first, threads], clock[second, threads]
+            alone, nans, both = (clock[n, threads] for n in (first, second, name))
+            product = [a * b for a, b in zip(alone, nans, strict=True)]
             yield {
-                "network": name, "threads": threads, "alone": alone, "nans": nans, "product": alone * nans,
-                "together": clock[name, threads], "work": work(row, stock),
+                "network": name, "threads": threads, "alone": alone[0], "nans": nans[0], "product": product[0],
+                "product_low": product[1], "product_high": product[2], "together": both[0], "together_low": both[1],
+                "together_high": both[2], "work": work(row, stock),
                 "work_product": work(by_name[first], stock) * work(by_name[second], stock),
             }  # fmt: skip
