@@ -79,6 +79,14 @@ def test_the_time_is_that_of_starts_waves_and_what_follows(workers, starts, crow
     assert costs.seconds([(1, 4)] * 5, 5, workers, starts) == pytest.approx(seconds)
 
 
+def test_units_cost_by_their_rounds_and_what_follows_by_what_is_merged():
+    few, more = Short(2, 3, 1, 4.0, 1.0, 1, 5.0, 1000, 10), Short(5, 6, 2, 7.0, 2.0, 4, 11.0, 1600, 80)
+    planned = Outline(BY_PIECES, (Unit(4, 6),), 4, 1, 100, False)
+    costs = Costs.of(Calibration(10, 2, 3, (few, more), planned, 3, (1, 1, 8, 8), 40, 90), crowding=1.5)
+    assert (costs.start, costs.begin, costs.part, costs.crowding) == (15, 1.5, 20, 1.5)
+    assert (costs.unit, costs.join, costs.disk) == (Line(1.0, 1.0), Line(3.0, 2.0), Line(800.0, 200.0))
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(90, "90 s"), (150, "2.5 min"), (3600 * 5, "5 h"), (86400 * 12, "12 days"), (0.25, "0.25 s")]
 )
