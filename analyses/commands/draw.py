@@ -15,7 +15,17 @@ from analyses.experiments.comparison.answers import answers
 from analyses.experiments.comparison.learnings import LEARNINGS
 from analyses.experiments.counting import WHOLE
 from analyses.experiments.ways import EVERYTHING
-from analyses.figures import against_paper, brains, compare, formats, sizes, thresholds, timing, tolerances
+from analyses.figures import (
+    against_paper,
+    brains,
+    compare,
+    compare_tables,
+    formats,
+    sizes,
+    thresholds,
+    timing,
+    tolerances,
+)
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
 from analyses.results_files import page, suffix_of, texts, write_table, write_text
@@ -173,7 +183,7 @@ def _compare(folder: Path) -> Iterator[tuple[Path, Any]]:
         )
         yield folder / f"compare_{task}.png", compare.draw(rows, times, footer_of(folder, f"compare_{task}", words))
         title = f"The ways to be small, side by side: {name}"
-        lines = compare.markdown(rows, times, dice, answered)
+        lines = compare_tables.markdown(rows, times, dice, answered)
         yield folder / f"compare_{task}.md", page(title, f"compare_rows_{task}.csv", lines)
 
 

@@ -1,4 +1,4 @@
-"""Which way to be small costs what? Tables of all, and Dice against wall clock, coloured by significant bits."""
+"""Which way to be small costs what? Dice against wall clock, coloured by significant bits."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,29 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from analyses.experiments.comparison.combined import combined, work
 from analyses.experiments.comparison.networks import STOCK
-from analyses.results_files import table
 from mcaprobe.errors import InputError
 
 Row = Mapping[str, str]
 Rows = Sequence[Row]
-ACCURACY = (
-    "| network | Dice (95 % interval) | minus stock (95 % interval) | parameters (not 0) | MACs, M (not 0) "
-    "| executed, M | of stock's | windows skipped |"
-)
-CLOCK = "| network | threads | ms | speed-up (range) | format | peak, MiB |"
-DIGITS = (
-    "| network | bits (95 % interval) | where the image is not 0 | worst layer | its bits | label flips | pool flips |"
-)
-COMBINED = (
-    "| combination | threads | one alone | NaN alone | product | together | MACs of stock's: product | together |"
-)
-ANSWERS = "| question | network | against | threads | quantity | value | n |"
-QUESTIONS = (
-    "Dice and bits: means of paired differences (over subjects; over probed inputs) with Student's 95 % interval. "
-    "Speed-ups: with the lowest and highest of the repetitions; of a product: the products of these."
-)
 
 
 def expect_stock(rows: Rows) -> None:
@@ -95,75 +77,3 @@ def pareto(rows: Rows) -> list[Row]:
         if not front or float(row["dice"]) > float(front[-1]["dice"]):
             front.append(row)
     return front
-
-
-def markdown(rows: Rows, times: Rows, dice: Rows, answered: Rows) -> list[str]:
-    """Return the tables of all networks, from the rows as the CSVs have them, and what has no bits and why.
-
-    Args:
-        answered: `comparison.answers`, as a CSV has them.
-    """
-    missing = [f"* {row['network']}: no bits, since {row['no_bits']}." for row in rows if row["no_bits"]]
-    stock = next(row for row in rows if row["network"] == STOCK)
-    return [
-        "## What is right, and what is multiplied", "", *table(ACCURACY, (_accuracy(row, stock) for row in rows)),
-        "", "## Wall clock", "", *table(CLOCK, (_clock(row) for row in times)),
-        "", "## Significant bits and decisions", "", *table(DIGITS, (_digits(row) for row in rows if row["bits"])),
-        "", *missing, "", "## Do the savings multiply?", "",
-        *table(COMBINED, (_combination(row) for row in combined(rows, times))),
-        "", "## Dice by class, mean over subjects", "", *_by_class(rows, dice),
-        "", "## The questions", "", QUESTIONS, "", *table(ANSWERS, (_answer(row) for row in answered)),
-    ]  # fmt: skip
-
-
-def _accuracy(row: Row, stock: Row) -> list[str]:
-    dice, low, high = (f"{float(row[c]):.3f}" for c in ("dice", "dice_low", "dice_high"))
-    difference, less, more = (f"{float(row[c]):+.3f}" for c in ("difference", "difference_low", "difference_high"))
-    macs, dense = (f"{float(row[c]) / 1e6:.1f}" for c in ("macs_not_zero", "macs"))
-    made = float(row["macs"]) * float(row["executed_share"]) / 1e6
-    return [
-        row["network"], f"{dice} ({low} to {high})", f"{difference} ({less} to {more})",
-        f"{_whole(row['parameters'])} ({_whole(row['parameters_not_zero'])})", f"{dense} ({macs})", f"{made:.1f}",
-        f"{work(row, stock):.2f}", f"{100 * float(row['windows_skipped']):.1f} %",
-    ]  # fmt: skip
-
-
-def _clock(row: Row) -> list[str]:
-    speed = [f"{float(row[c]):.2f}" for c in ("speed_up", "speed_up_low", "speed_up_high")]
-    return [
-        row["network"], row["threads"], f"{float(row['ms']):.1f}", f"{speed[0]} ({speed[1]} to {speed[2]})",
-        row["format"], f"{float(row['peak_bytes']) / 2**20:.1f}",
-    ]  # fmt: skip
-
-
-def _digits(row: Row) -> list[str]:
-    bits, low, high = (f"{float(row[c]):.2f}" for c in ("bits", "bits_low", "bits_high"))
-    inside, less, more = (f"{float(row[f'bits_where_image{c}']):.2f}" for c in ("", "_low", "_high"))
-    flips = [f"{float(row[c]):.2g}" if row[c] else "" for c in ("label_flips", "pool_flips")]
-    return [
-        row["network"], f"{bits} ({low} to {high})", f"{inside} ({less} to {more})", row["worst_layer"],
-        f"{float(row['worst_bits']):.2f}", *flips,
-    ]  # fmt: skip
-
-
-def _combination(row: Mapping[str, float | str]) -> list[str]:
-    numbers = (f"{row[c]:.2f}" for c in ("alone", "nans", "product", "together", "work_product", "work"))
-    return [str(row["network"]), str(row["threads"]), *numbers]
-
-
-def _answer(row: Row) -> list[str]:
-    value, low, high = (f"{float(row[c]):.3f}" if row[c] else "" for c in ("value", "low", "high"))
-    words = [row[c] for c in ("question", "network", "against", "threads", "quantity")]
-    return [*words, f"{value} ({low} to {high})" if low else value, row["n"]]
-
-
-def _by_class(rows: Rows, dice: Rows) -> list[str]:
-    classes = list(dict.fromkeys(row["class"] for row in dice))[1:]
-    means = {(row["network"], k): row[f"dice_{i}"] for row in rows for i, k in enumerate(classes, 1)}
-    head = f"| network | {' | '.join(classes)} |"
-    each = {row["network"]: [means[row["network"], k] for k in classes] for row in rows}
-    return table(head, ([name, *(f"{float(v):.3f}" if v else "" for v in values)] for name, values in each.items()))
-
-
-def _whole(text: str) -> str:
-    return f"{int(float(text)):,}"
