@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from analyses.compress.counting import trade_off
 from analyses.experiments.comparison.combined import combined, work
 from analyses.experiments.comparison.networks import STOCK
 from analyses.results_files import table
@@ -10,7 +11,7 @@ Row = Mapping[str, str]
 Rows = Sequence[Row]
 ACCURACY = (
     "| network | Dice (95 % interval) | minus stock (95 % interval) | parameters (not 0) | MACs, M (not 0) "
-    "| executed, M | of stock's | windows skipped |"
+    "| executed, M | of stock's | windows skipped | PT score |"
 )
 CLOCK = "| network | threads | ms | speed-up (range) | format | peak, MiB |"
 DIGITS = (
@@ -20,6 +21,10 @@ COMBINED = (
     "| combination | threads | one alone | NaN alone | product | together | MACs of stock's: product | together |"
 )
 ANSWERS = "| question | network | against | threads | quantity | value | n |"
+PT_SCORE = (
+    "PT score (E2ENet, A.7.4): Dice over the best, plus half of the fewest parameters over these and half of the "
+    "fewest products over these; of parameters and kernels that are not 0, and of products that are made."
+)
 QUESTIONS = (
     "Dice and bits: means of paired differences (over subjects; over probed inputs) with Student's 95 % interval. "
     "Speed-ups: with the lowest and highest of the repetitions; of a product: the products of these."
@@ -36,8 +41,9 @@ def markdown(rows: Rows, times: Rows, dice: Rows, answered: Rows) -> list[str]:
     missing = [f"* {row['network']}: no bits, since {row['no_bits']}." for row in rows if row["no_bits"]]
     stock = next(row for row in rows if row["network"] == STOCK)
     return [
-        "## What is right, and what is multiplied", "", *table(ACCURACY, (_accuracy(row, stock) for row in rows)),
-        "", "## Wall clock", "", *table(CLOCK, (_clock(row) for row in times)),
+        "## What is right, and what is multiplied", "",
+        *table(ACCURACY, ([*_accuracy(row, stock), score] for row, score in zip(rows, trade_offs(rows), strict=True))),
+        "", PT_SCORE, "", "## Wall clock", "", *table(CLOCK, (_clock(row) for row in times)),
         "", "## Significant bits and decisions", "", *table(DIGITS, (_digits(row) for row in rows if row["bits"])),
         "", *missing, "", "## Do the savings multiply?", "",
         *table(COMBINED, (_combination(row) for row in combined(rows, times))),
@@ -76,6 +82,16 @@ def _accuracy(row: Row, stock: Row) -> list[str]:
         f"{_whole(row['parameters'])} ({_whole(row['parameters_not_zero'])})", f"{dense} ({macs})", f"{made:.1f}",
         f"{work(row, stock):.2f}", f"{100 * float(row['windows_skipped']):.1f} %",
     ]  # fmt: skip
+
+
+def trade_offs(rows: Rows) -> list[str]:
+    """Return the PT scores; nothing where a network found nothing, since a score needs a Dice."""
+    dice = [float(row["dice"]) for row in rows]
+    if min(dice) <= 0:
+        return [""] * len(rows)
+    parameters = [float(row["parameters_not_zero"]) for row in rows]
+    made = [float(row["macs_not_zero"]) * float(row["executed_share"]) for row in rows]
+    return [f"{score:.3f}" for score in trade_off(dice, parameters, made)]
 
 
 def _clock(row: Row) -> list[str]:

@@ -28,6 +28,7 @@ from analyses.experiments.comparison.networks import CONSERVATIVE, ENTRIES, FAMI
 from analyses.experiments.comparison.rows import Config
 from analyses.experiments.comparison.tasks.heads import SyntheticHeads
 from analyses.experiments.comparison.trained import Trained
+from analyses.figures import compare_tables
 from analyses.figures.compare import pareto
 from analyses.models.nnunet import PlainUNet
 from analyses.training.budget import Budget, built, train
@@ -400,6 +401,16 @@ def test_stock_is_scored_once_for_all_rows(trained: Trained, monkeypatch: pytest
     for name in ("int8", STOCK, "bfloat16"):
         rows.right(name, replace(TINY, samples=2), trained, quiet)
     assert len(asked) == 3 and asked.count(trained.network("pool")) == 1
+
+
+def test_the_trade_off_counts_what_is_made_and_not_zero() -> None:
+    def row(dice: float, parameters: int, macs: int, share: float) -> dict[str, str]:
+        return {"dice": str(dice), "parameters_not_zero": str(parameters), "macs_not_zero": str(macs),
+                "executed_share": str(share)}  # fmt: skip
+
+    rows = [row(0.8, 100, 400, 1), row(0.8, 100, 400, 0.5), row(0.4, 50, 100, 1)]
+    assert compare_tables.trade_offs(rows) == ["1.375", "1.500", "1.500"]
+    assert compare_tables.trade_offs([*rows, row(0, 50, 100, 1)]) == ["", "", "", ""]
 
 
 def test_the_questions_are_answered_by_paired_differences() -> None:
