@@ -34,6 +34,7 @@ def joint_branches(
     zeroed = torch.where(nan, 0.0, x)
     missing = _window_sums(nan, p, taps)
     mean = (_window_sums(zeroed, p, taps) / (size - missing).clamp(min=1)).to(x.dtype)
+    mean = torch.where(missing > 0, mean, 0.0)  # an infinity where nothing is missing stays with its own products
     holes = nan.to(x.dtype)
     parts = [_filled(spatial, zeroed[:, :p], holes[:, :p], mean)]
     if pointwise is not None:

@@ -192,7 +192,9 @@ def test_dice_is_that_of_each_subject_and_class() -> None:
     found = measures.accuracy(scores, [[0.0, 0.5, float("nan")], [0.0, 0.5, float("nan")]])
     assert found["dice"] == pytest.approx((4 / 5 + 6 / 7) / 2) and found["dice_2"] is None
     assert found["difference"] == pytest.approx(found["dice"] - 0.5)
-    assert found["dice_low"] == pytest.approx(4 / 5) and found["difference_high"] == pytest.approx(6 / 7 - 0.5)
+    half = stats.t.ppf(0.975, 1) * (6 / 7 - 4 / 5) / 2  # of two values
+    assert found["dice_low"] == pytest.approx(found["dice"] - half)
+    assert found["difference_high"] == pytest.approx(found["difference"] + half)
 
 
 def test_the_mean_leaves_out_the_background_and_absent_classes() -> None:
@@ -230,7 +232,7 @@ KINDS = (
 def test_every_row_has_all_its_cells(name: str, trained: Trained) -> None:
     tables = rows.right(name, TINY, trained, quiet)
     (found,) = tables["rows"]
-    assert 0 <= found["dice_low"] <= found["dice"] <= found["dice_high"] <= 1
+    assert found["dice_low"] <= found["dice"] <= found["dice_high"] and 0 <= found["dice"] <= 1
     assert len(tables["dice"]) == EASY.unseen * CLASSES
     assert 0 < found["macs_not_zero"] <= found["macs"] and 0 < found["executed_share"] <= 1
     unseen = entry(name).unprobed
@@ -260,7 +262,9 @@ def test_several_inputs_are_one_row_with_an_interval() -> None:
     given = [(4.0, "a"), (8.0, "b"), (6.0, "b")]
     probes = [probe | {"bits": bits, "worst_bits": bits / 2, "worst_layer": layer} for bits, layer in given]
     found = measures.summed_up(probes)
-    assert found["bits"] == 6 and (found["bits_low"], found["bits_high"]) == (4, 8) and found["worst_bits"] == 3
+    half = stats.t.ppf(0.975, 2) * 2 / math.sqrt(3)
+    assert found["bits"] == 6 and found["worst_bits"] == 3
+    assert (found["bits_low"], found["bits_high"]) == pytest.approx((6 - half, 6 + half))
     assert found["worst_layer"] == "b" and found["pool_flips"] is None and found["probed"] == 3
 
 

@@ -14,6 +14,7 @@ from analyses.compress.fasterfusion import fold, fuse, place, pool_nans, reload
 from analyses.models.fasterfusion import Block
 from analyses.models.nnunet import PlainUNet
 from mcaprobe.errors import InputError
+from mcaprobe.recorder import record
 from tests.analyses.fusion_blocks import apart, arrays, block, trained
 from tests.reference import fasterfusion_twin as twin
 
@@ -162,6 +163,27 @@ def test_a_converted_network_trains_on_nans(joint: float | None) -> None:
     y.square().mean().backward()
     assert nans["encoder.1.0"].any()
     assert all(value.grad is not None and value.grad.isfinite().all() for value in made.parameters())
+
+
+@torch.no_grad()
+def test_a_block_makes_the_same_operations_whether_there_is_nan_or_not() -> None:
+    """Under perturbation the NaNs of ties come and go, and a campaign compares its samples layer by layer."""
+    joint, x = pool_nans(block(2, 8, 8), 0.5), torch.randn(1, 8, 6, 6, dtype=torch.float64)
+    found = []
+    for tensor in (x, with_nans(x, 0.4)):
+        with record(joint) as layers:
+            joint(tensor)
+        found.append(list(layers))
+    assert found[0] == found[1] and len(found[0]) > 5
+
+
+@torch.no_grad()
+def test_without_nan_the_joint_rule_changes_nothing_even_beside_an_infinity() -> None:
+    made, x = block(2, 8, 8), torch.randn(1, 8, 6, 6, dtype=torch.float64)
+    assert torch.equal(pool_nans(made, 0.5)(x), made(x))
+    x[0, 3, 2, 2] = torch.inf
+    torch.testing.assert_close(pool_nans(made, 0.5)(x), made(x), rtol=0, atol=0, equal_nan=True)
+    assert 0 < made(x).isfinite().double().mean() < 1
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import pytest
 from analyses.__main__ import main
 from analyses.experiments.noninferiority import MEAN, NO, NOTHING, UNDECIDED, UNTESTED, YES, run
 from analyses.results_files import cells, write_table
-from analyses.statistics import holm, non_inferiority
+from analyses.statistics import holm, non_inferiority, student_interval
 from mcaprobe.errors import InputError
 
 SUBJECTS = ("1013", "1014", "1015", "1017", "1036")
@@ -123,3 +123,12 @@ def test_wrong_options_are_one_sentence(tmp_path: Path, capsys) -> None:  # type
     for wrong, sentence in ((["--margin", "0"], "a positive --margin"), ([], "`python -m analyses run conservative`")):
         assert main(["noninferiority", "conservative", "--results", str(tmp_path), *wrong]) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_the_interval_of_a_mean_is_that_of_students_table() -> None:
+    low, high = student_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    half = 2.776445 * math.sqrt(2.5 / 5)  # t of 4 degrees of freedom, .975
+    assert (low, high) == pytest.approx((3 - half, 3 + half), rel=1e-6)
+    assert student_interval([0.5, 0.5]) == (0.5, 0.5)
+    with pytest.raises(InputError, match="Expected two or more values for an interval, got 1"):
+        student_interval([0.5])

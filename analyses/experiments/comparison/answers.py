@@ -4,11 +4,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-import numpy as np
-from scipy import stats
-
 from analyses.experiments.comparison.combined import combined, work
 from analyses.experiments.comparison.networks import CONSERVATIVE, STOCK, UNIFORM
+from analyses.statistics import student_interval
 
 Row = Mapping[str, str]
 Answer = dict[str, float | str]
@@ -85,13 +83,10 @@ def _by_input(bits: Sequence[Row], column: str) -> dict[str, dict[str, float]]:
 
 
 def paired(mine: Mapping[str, float], theirs: Mapping[str, float]) -> Answer:
-    """Return the mean of the differences between what both have, Student's 95 % interval of it, and their number.
-
-    Where all differences are the same the interval is that number.
-    """
-    d = np.array([value - theirs[key] for key, value in mine.items() if key in theirs])
-    low, high = (d[0], d[0]) if np.ptp(d) == 0 else stats.ttest_1samp(d, 0.0).confidence_interval(0.95)
-    return {"value": float(d.mean()), "low": float(low), "high": float(high), "n": str(len(d))}
+    """Return the mean of the differences between what both have, Student's 95 % interval of it, and their number."""
+    differences = [value - theirs[key] for key, value in mine.items() if key in theirs]
+    low, high = student_interval(differences)
+    return {"value": math.fsum(differences) / len(differences), "low": low, "high": high, "n": str(len(differences))}
 
 
 def _answer(question: str, network: str, against: str, quantity: str, threads: str = "") -> Answer:

@@ -19,7 +19,7 @@ from analyses.experiments.comparison.resident import PeakGrowth
 from analyses.experiments.comparison.tasks.task import Task
 from analyses.experiments.comparison.trained import Trained
 from analyses.metrics import dice_of_classes
-from analyses.statistics import bootstrap_interval
+from analyses.statistics import student_interval
 from mcaprobe.campaign import Campaign
 from mcaprobe.loading import load_input
 from mcaprobe.memory import give_back
@@ -61,14 +61,14 @@ def means(scores: Sequence[Sequence[float]]) -> list[float]:
 
 
 def accuracy(scores: Sequence[Sequence[float]], stock: Sequence[Sequence[float]]) -> Row:
-    """Return the cells on Dice: mean over subjects with its 95 % bootstrap interval, by class, and against stock's.
+    """Return the cells on Dice: mean over subjects with Student's 95 % interval, by class, and against stock's.
 
     The difference is paired by subject, and so is its interval.
     """
     mine, theirs = means(scores), means(stock)
     difference = [a - b for a, b in zip(mine, theirs, strict=True)]
-    low, high = bootstrap_interval(mine)
-    less, more = bootstrap_interval(difference)
+    low, high = student_interval(mine)
+    less, more = student_interval(difference)
     by_class = {
         f"dice_{k}": math.fsum(column) / len(column) if column else None
         for k, values in enumerate(zip(*scores, strict=True))
@@ -198,7 +198,7 @@ def digits(network: nn.Module, x: Tensor, samples: int, seed: int = 0) -> tuple[
 
 
 def summed_up(probes: Sequence[Row]) -> Row:
-    """Return the cells of several inputs as one: means, 95 % bootstrap intervals of the output's bits, the worst layer.
+    """Return the cells of several inputs as one: means, Student's 95 % intervals of the output's bits, the worst layer.
 
     The worst layer is the one that is worst in most inputs.
     """
@@ -206,7 +206,7 @@ def summed_up(probes: Sequence[Row]) -> Row:
     found: Row = {"samples": probes[0]["samples"], "probed": len(probes), "estimator": probes[0]["estimator"]}
     for name in ("bits", "bits_where_image"):
         values = [probe[name] for probe in probes]
-        low, high = bootstrap_interval(values)
+        low, high = student_interval(values)
         found |= {name: math.fsum(values) / len(values), f"{name}_low": low, f"{name}_high": high}
     for name in ("worst_bits", "label_flips", "pool_flips"):
         given = [probe[name] for probe in probes if probe[name] is not None]

@@ -19,11 +19,12 @@ ABOUT = (
     "part (a head, or a stack of slices); macs_not_zero: without kernels that are 0; executed_share: of the products "
     "of the same network, those that the NaN kernels made, over all test subjects. ms: median of forwards of all timed "
     "parts, stock timed before, between and after; format, stock_format: of the weights, the faster of two. "
-    "peak_bytes: by which the process grew within one forward of one part. bits: significant bits of the logits, mean "
-    "over elements and probed inputs (95 % bootstrap over these), emulated, mode random; bits_where_image: over voxels "
-    "where the image is not 0. worst_layer: of the fewest bits in most of the inputs; worst_bits: mean over them. "
-    "label_flips, pool_flips: share of labels, and of indices of the pools, that differ from the IEEE run. dice: mean "
-    "of the foreground classes and subjects, 95 % bootstrap over subjects; difference: against stock, paired."
+    "peak_bytes: by which the process grew within one forward of one part. low, high of dice, its difference and bits: "
+    "Student's 95 % interval, over subjects or probed inputs. bits: significant bits of the logits, mean over elements "
+    "and probed inputs, emulated, mode random; bits_where_image: over voxels where the image is not 0. worst_layer: of "
+    "the fewest bits in most of the inputs; worst_bits: mean over them. label_flips, pool_flips: share of labels, and "
+    "of indices of the pools, that differ from the IEEE run. dice: mean of the foreground classes and subjects; "
+    "difference: against stock, paired."
 )
 
 
