@@ -15,11 +15,12 @@ from analyses import provenance, trained
 from analyses.benchmarks.memory import keep_freed
 from analyses.brains import TEST
 from analyses.commands.printing import print_lines
+from analyses.experiments.comparison.grown import grown
 from analyses.experiments.comparison.learnings import LEARNINGS
 from analyses.experiments.comparison.rows import ABOUT as ABOUT_COMPARE
 from analyses.experiments.counting import Row, Tables, merge
 from analyses.experiments.goals import missed
-from analyses.experiments.studies import STUDIES, SUMMARIES, TIMED_THREADS, Options, Part, trainings
+from analyses.experiments.studies import STUDIES, SUMMARIES, TIMED_THREADS, Options, Part, config_of, trainings
 from analyses.figures.timing import goal_lines
 from analyses.kept import Kept
 from analyses.metrics import DICE_DEFINITION, DICE_OPTIONS, F1_OPTIONS, PSNR_OPTIONS, SSIM_OPTIONS
@@ -72,7 +73,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     p.add_argument("--whole", type=int, default=1, help="timing: subjects timed on every slice as well (%(default)s)")
     p.add_argument("--steps", type=int, help="compare: steps that each network is trained for (its budget)")
     p.add_argument("--task", choices=list(LEARNINGS), default="heads", help="compare: what is learnt (%(default)s)")
-    p.add_argument("--networks", nargs="+", default=[], metavar="ROW", help="compare: rows of these networks (all)")
+    p.add_argument("--networks", nargs="+", default=[], metavar="ROW",
+                   help="compare: rows of these networks, added to those that --out has (all)")  # fmt: skip
     p.add_argument("--untimed", action="store_true", help="compare: leave the wall clock out, on a busy machine")
     p.add_argument("--out", type=Path, default=RESULTS, help="folder for the CSV files (%(default)s)")
     p.set_defaults(function=run)
@@ -113,13 +115,13 @@ def run(args: argparse.Namespace) -> int:
     clock = {"memory": keep_freed(), "load_before": _load()} if args.name == TIMING else {}
     tables: Tables = {}
     networks: dict[str, Any] = {}
-    identities: dict[str, Any] = {}
+    commits: dict[str, str] = {}
     with console.status("") as status:
         for part in STUDIES[args.name](options):
             identity = _identity(part)
             if part.checkpoint is not None:
                 networks[part.checkpoint.name] = {"sha256": identity["checkpoint"], "training": training_of(part)}
-            identities[part.key] = part.identity
+            commits[part.key] = identity["commit"]
             kept = Kept(args.name, identity)
             found = kept.part(part.key, lambda part=part: part.compute(status.update))  # type: ignore[misc]
             merge(tables, found)
@@ -132,10 +134,13 @@ def run(args: argparse.Namespace) -> int:
         "tables": {name: len(rows) for name, rows in tables.items()},
     }  # fmt: skip
     if args.name == COMPARE:
-        manifest |= {"about": ABOUT_COMPARE, "parts": identities, "load_after": _load(), "networks": trainings(options)}
+        manifest |= {"about": ABOUT_COMPARE, "config": asdict(config_of(options)), "parts": commits,
+                     "load_after": _load(), "networks": trainings(options)}  # fmt: skip
     if clock:
         manifest |= clock | {"load_after": _load(), "about": ABOUT_TIMING}
     suffix = f"_{options.task}" if args.name == COMPARE else suffix_of(options.plane)
+    if args.name == COMPARE and options.networks:
+        tables, manifest = grown(tables, manifest, args.out, suffix)
     for name, rows in ((name, rows) for name, rows in tables.items() if rows):
         write_table(args.out / f"{args.name}_{name}{suffix}.csv", texts(rows))
     write_json(args.out / f"{args.name}{suffix}.json", manifest)

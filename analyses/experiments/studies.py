@@ -146,10 +146,14 @@ def learning_of(options: Options) -> comparison.Learning:
     return replace(learning, budget=replace(learning.budget, steps=options.steps))
 
 
+def config_of(options: Options) -> comparison_rows.Config:
+    """Return what decides the rows that `compare` asks for."""
+    return comparison_rows.Config(learning_of(options), threads=options.threads, repetitions=options.repetitions)
+
+
 def compare(options: Options) -> Iterator[Part]:
     """Yield the parts of the comparison of all ways to be small, two a row; each network is trained once and kept."""
-    config = comparison_rows.Config(learning_of(options), threads=options.threads, repetitions=options.repetitions)
-    yield from compared(config, options.networks, options.untimed)
+    yield from compared(config_of(options), options.networks, options.untimed)
 
 
 def trainings(options: Options) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How does a stack of slices become one of labels?
 
-By a network for images, slice by slice with neighbours (2.5-D), or by one for volumes, of whose output the slices that
-have neighbours are taken.
+Slice by slice with its neighbours (2.5-D): these are the channels of a network for images, or the volume that one for
+volumes gets, of whose output the middle is taken.
 """
 
 import torch
@@ -48,11 +48,13 @@ class ThickSlices(nn.Module):
 
 
 class MiddleSlices(nn.Module):
-    """Apply a 3-D network to a stack and take the slices of its output that have neighbours.
+    """Apply a 3-D network to each slice of a stack with its neighbours, and take the slice in the middle of its output.
+
+    The stack as one volume would be cheaper, but a network that learnt volumes of 2 context + 1 slices fails on it.
 
     Args:
-        network: Returns logits (N, classes, D + 2 context, H, W), in training mode a list of them, all as deep.
-        context: Slices on either side that serve as neighbours only.
+        network: Returns logits (N, classes, 2 context + 1, H, W), in training mode a list of them, all as deep.
+        context: Neighbours on either side.
 
     Raises:
         InputError: a negative context.
@@ -69,11 +71,16 @@ class MiddleSlices(nn.Module):
         Raises:
             InputError: x has another shape.
         """
-        depth = depth_within(x, self.context)
-        found = self.network(x)
+        depth_within(x, self.context)
+        volumes = x.unfold(2, 2 * self.context + 1, 1).movedim(-1, 3).movedim(1, 2).flatten(0, 1)
+        found = self.network(volumes)
         if isinstance(found, Tensor):
-            return found.narrow(2, self.context, depth)
-        return [logits.narrow(2, self.context, depth) for logits in found]
+            return self._middle(found, len(x))
+        return [self._middle(logits, len(x)) for logits in found]
+
+    def _middle(self, logits: Tensor, count: int) -> Tensor:
+        found: Tensor = logits[:, :, self.context].unflatten(0, (count, -1)).movedim(2, 1)
+        return found
 
 
 def checked(context: int) -> int:

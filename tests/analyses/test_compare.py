@@ -23,6 +23,7 @@ from analyses.experiments import studies
 from analyses.experiments.comparison import measures, rows
 from analyses.experiments.comparison.answers import answers
 from analyses.experiments.comparison.combined import combined, work
+from analyses.experiments.comparison.grown import grown
 from analyses.experiments.comparison.learnings import LEARNINGS
 from analyses.experiments.comparison.networks import CONSERVATIVE, ENTRIES, FAMILIES, STOCK, Learning, entry
 from analyses.experiments.comparison.rows import Config
@@ -31,6 +32,7 @@ from analyses.experiments.comparison.trained import Trained
 from analyses.figures import compare_tables
 from analyses.figures.compare import pareto
 from analyses.models.nnunet import PlainUNet
+from analyses.results_files import write_json, write_table
 from analyses.training.budget import Budget, built, train
 from analyses.training.losses import segmentation_loss
 from analyses.training.synthetic_heads import CLASSES, LEARNT, UNSEEN, Heads, head, load_heads
@@ -340,7 +342,7 @@ def test_the_command_keeps_its_rows_and_draws_them(
     first = (tmp_path / "compare_rows_heads.csv").read_text()
     assert [line["network"] for line in csv.DictReader(first.splitlines())] == few
     manifest = json.loads((tmp_path / "compare_heads.json").read_text())
-    assert manifest["parts"]["right-int8"]["config"]["learning"]["budget"]["steps"] == 2
+    assert manifest["config"]["learning"]["budget"]["steps"] == 2 and manifest["parts"]["right-int8"]
     monkeypatch.setattr(studies.comparison_rows, "right", lambda *args: pytest.fail("computed again"))
     assert main(arguments) == 0 and (tmp_path / "compare_rows_heads.csv").read_text() == first
     timed = list(csv.DictReader((tmp_path / "compare_times_heads.csv").read_text().splitlines()))
@@ -415,6 +417,23 @@ def test_the_trade_off_counts_what_is_made_and_not_zero() -> None:
     rows = [row(0.8, 100, 400, 1), row(0.8, 100, 400, 0.5), row(0.4, 50, 100, 1)]
     assert compare_tables.trade_offs(rows) == ["1.375", "1.500", "1.500"]
     assert compare_tables.trade_offs([*rows, row(0, 50, 100, 1)]) == ["", "", "", ""]
+
+
+def test_rows_of_some_networks_are_added_to_those_that_are_there(tmp_path: Path) -> None:
+    def tables(*rows: tuple[str, int]) -> dict[str, list[dict[str, object]]]:
+        return {"rows": [{"network": name, "dice": dice} for name, dice in rows]}
+
+    about = {"config": {"steps": (1, 2)}, "parts": {"a": "1", "b": "1"}, "commit": "1"}
+    found, manifest = grown(tables(("int8", 1)), about, tmp_path, "_heads")
+    assert found == tables(("int8", 1)) and manifest == about, "nothing is there"
+    write_json(tmp_path / "compare_heads.json", about)
+    write_table(tmp_path / "compare_rows_heads.csv", tables((STOCK, 5), ("int8", 1), ("bfloat16", 2))["rows"])
+    found, manifest = grown(tables(("int8", 3), ("Sauron", 4)), about | {"parts": {"b": "2"}}, tmp_path, "_heads")
+    kept = [(row["network"], row["dice"]) for row in found["rows"]]
+    assert kept == [(STOCK, "5"), ("Sauron", 4), ("int8", 3), ("bfloat16", "2")]
+    assert manifest["parts"] == {"a": "1", "b": "2"} and manifest["tables"]["rows"] == 4
+    with pytest.raises(InputError, match="Expected rows of the same configuration in"):
+        grown(tables(("int8", 3)), about | {"config": {"steps": (1, 3)}}, tmp_path, "_heads")
 
 
 def test_the_questions_are_answered_by_paired_differences() -> None:

@@ -43,6 +43,25 @@ def test_each_slice_is_seen_with_its_neighbours(context: int, expected: list[int
         assert found[sample, 0, :, 1, 1].tolist() == [times * value for value in expected]
 
 
+class Weighted(nn.Module):
+    """Adds up the slices of a volume, each times another power of 10, and puts the sum in the middle of nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        powers = 10.0 ** torch.arange(x.shape[2])
+        found = torch.full_like(x, torch.nan)
+        found[:, :, x.shape[2] // 2] = (x * powers[:, None, None]).sum(2)
+        return found
+
+
+@pytest.mark.parametrize(("context", "expected"), [(0, [1, 2, 3, 4, 5]), (1, [321, 432, 543]), (2, [54321])])
+def test_a_network_for_volumes_gets_each_slice_with_its_neighbours(context: int, expected: list[int]) -> None:
+    one = torch.arange(1.0, 6).reshape(1, 1, 5, 1, 1).expand(1, 1, 5, 3, 2)
+    found = MiddleSlices(Weighted(), context)(torch.cat([one, 2 * one]))
+    assert found.shape == (2, 1, len(expected), 3, 2)
+    for sample, times in ((0, 1), (1, 2)):
+        assert found[sample, 0, :, 2, 1].tolist() == [times * value for value in expected]
+
+
 def test_of_a_volume_the_middle_is_taken_and_of_each_of_several_outputs() -> None:
     torch.manual_seed(0)
     network = E2ENet(1, 2, (4, 5, 6, 7), ((1, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2)))

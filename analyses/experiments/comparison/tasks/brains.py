@@ -3,7 +3,7 @@
 Subjects are those of `analyses.brains`: nine to learn from, one for validation, five that no network sees before the
 test. As nnU-Net crops to what is not zero, each volume is cropped to a box around its brain, the same size for all.
 Every network sees a stack of slices, with one more at either end: networks in two dimensions each slice with its
-neighbours (`ThickSlices`), E2ENet the stack as a volume (`MiddleSlices`). They learn from patches of single slices.
+neighbours (`ThickSlices`), E2ENet these as a small volume (`MiddleSlices`). They learn from patches of single slices.
 """
 
 from collections.abc import Iterator
