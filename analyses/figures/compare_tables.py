@@ -74,7 +74,7 @@ def _range(row: Row | None) -> str:
 
 def _accuracy(row: Row, stock: Row) -> list[str]:
     dice, low, high = (f"{float(row[c]):.3f}" for c in ("dice", "dice_low", "dice_high"))
-    difference, less, more = (f"{float(row[c]):+.3f}" for c in ("difference", "difference_low", "difference_high"))
+    difference, less, more = (f"{float(row[c]):+.4f}" for c in ("difference", "difference_low", "difference_high"))
     macs, dense = (f"{float(row[c]) / 1e6:.1f}" for c in ("macs_not_zero", "macs"))
     made = float(row["macs"]) * float(row["executed_share"]) / 1e6
     return [
@@ -121,6 +121,13 @@ def _answer(row: Row) -> list[str]:
     value, low, high = (f"{float(row[c]):.3f}" if row[c] else "" for c in ("value", "low", "high"))
     words = [row[c] for c in ("question", "network", "against", "threads", "quantity")]
     return [*words, f"{value} ({low} to {high})" if low else value, row["n"]]
+
+
+def said(row: Row) -> str:
+    """Return an answer's value and interval in a sentence, differences with their sign."""
+    signed = "+.4f" if row["quantity"] == "Dice" else "+.2f" if row["quantity"].startswith("bits") else ".2f"
+    value, low, high = (format(float(row[c]), signed) if row[c] else "" for c in ("value", "low", "high"))
+    return f"{value} ({low} to {high})" if low else value
 
 
 def _by_class(rows: Rows, dice: Rows) -> list[str]:
