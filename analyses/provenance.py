@@ -16,7 +16,7 @@ import torch
 from analyses.paths import ROOT
 from mcaprobe.manifest import processor
 
-CODE = ("analyses", "mcaprobe", "nanops", "native", "setup.py")
+CODE = ("analyses", ":(exclude)analyses/results", "mcaprobe", "nanops", "native", "setup.py")
 PACKAGES = ("torch", "numpy", "scipy", "nibabel", "nilearn", "safetensors", "torchmetrics")
 
 
@@ -50,7 +50,7 @@ def machine() -> dict[str, str | int]:
 
 
 def commit() -> str:
-    """Return the commit of the working tree, "+changes" where files differ from it, or "unknown"."""
+    """Return the commit of the working tree, "+changes" where code differs from it (not results), or "unknown"."""
     try:
         head = subprocess.run(
             ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True

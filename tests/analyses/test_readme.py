@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 from analyses.commands.draw import planes
+from analyses.experiments.comparison.answers import answers
+from analyses.experiments.comparison.networks import CONSERVATIVE, STOCK, UNIFORM
 from analyses.figures import (
     benchmark,
+    compare_tables,
     formats,
     nan_benchmark,
     noninferiority,
@@ -18,6 +21,7 @@ from analyses.figures import (
     verrou,
 )  # fmt: skip
 from analyses.figures.fidelity import markdown
+from analyses.results_files import texts
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -222,3 +226,31 @@ def test_the_calibration_that_the_readme_states_is_that_of_the_rows() -> None:
     assert f"({held_out} for {paper} in the deepest)" in text
     assert {(r["kind"], float(r["value"]), r["max_ties"]) for r in read("calibration_structures_held_out.csv")
             if r["setting"] != "paper"} == {("absolute", 1e-6, "1")}  # fmt: skip
+
+
+PRUNED = "magnitude pruning, fine-tuned"
+INSIDE = "bits of the logits where the image is not 0"
+TOGETHER, MULTIPLIED = "speed-up together", "speed-ups alone, multiplied"
+QUOTED = [
+    (UNIFORM, PRUNED, "Dice", ""), (UNIFORM, "magnitude pruning", "Dice", ""),
+    *((name, STOCK, "speed-up", threads) for name in (PRUNED, UNIFORM) for threads in "12"),
+    *((f"{name} + {CONSERVATIVE}", STOCK, quantity, "1") for name in ("half width", PRUNED, "Sauron")
+      for quantity in (TOGETHER, MULTIPLIED)),
+    *((f"{name} + {CONSERVATIVE}", STOCK, "work together over multiplied", "1") for name in ("half width", PRUNED)),
+    *((name, STOCK, INSIDE, "") for name in ("FasterFusion, fused", PRUNED, "Sauron", "E2ENet, sparse", "E2ENet, dense",
+                                             "plain U-Net, instance norm", "NaN, aggressive", CONSERVATIVE)),
+    (CONSERVATIVE, STOCK, "bits of the logits", ""),
+]  # fmt: skip
+
+
+def test_the_comparison_is_that_of_the_committed_rows() -> None:
+    rows, times, dice, bits = (read(f"compare_{table}_brains.csv") for table in ("rows", "times", "dice", "bits"))
+    for line in compare_tables.short(rows, times):
+        assert line in README, line
+    answered = read("compare_answers_brains.csv")
+    assert answered == texts(answers(rows, times, dice, bits))
+    about = ("network", "against", "quantity", "threads")
+    said = {tuple(row[c] for c in about): compare_tables.said(row) for row in answered}
+    section = " ".join(README.split("## Other ways to be small")[1].split("## Limits")[0].split())
+    for asked in QUOTED:
+        assert said[asked] in section, (asked, said[asked])
