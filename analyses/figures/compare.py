@@ -14,7 +14,7 @@ from mcaprobe.errors import InputError
 
 Row = Mapping[str, str]
 Rows = Sequence[Row]
-CLOSE = 0.02  # loss of Dice within which the networks have a panel of their own
+CLOSE, SLOW = 0.02, 2.0  # loss of Dice and share of stock's time within which networks have a panel of their own
 TICKS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8)
 
 
@@ -39,9 +39,10 @@ def draw(rows: Rows, times: Rows, footer: str) -> Figure:
     for column, count in enumerate(counts):
         placed = at(rows, times, count)
         for axis, close in zip(grid[:, column], (True, False), strict=True):
-            points = _panel(axis, [row for row in placed if not close or loss(row) >= -CLOSE], placed, colours)
+            shown = [row for row in placed if not close or (loss(row) >= -CLOSE and share(row) <= SLOW)]
+            points = _panel(axis, shown, placed, colours)
             threads = f"{count} thread{'s' if count > 1 else ''}"
-            axis.set_title(f"{threads}: at most {CLOSE} lost" if close else f"{threads}: all")
+            axis.set_title(f"{threads}: at most {CLOSE} lost, {SLOW:g} times stock's time" if close else f"{threads}: all")
         grid[0, column].set_ylim(-1.15 * CLOSE, 0.75 * CLOSE)
         grid[0, column].legend(fontsize=8, frameon=False, loc="lower right")
     figure.colorbar(points, ax=grid[:, :-1], label="significant bits of the logits, emulated", shrink=0.6, pad=0.01)
