@@ -42,7 +42,8 @@ def draw(rows: Rows, times: Rows, footer: str) -> Figure:
             shown = [row for row in placed if not close or (loss(row) >= -CLOSE and share(row) <= SLOW)]
             points = _panel(axis, shown, placed, colours)
             threads = f"{count} thread{'s' if count > 1 else ''}"
-            axis.set_title(f"{threads}: at most {CLOSE} lost, {SLOW:g} times stock's time" if close else f"{threads}: all")
+            limits = f"at most {CLOSE} lost, {SLOW:g} times stock's time" if close else "all"
+            axis.set_title(f"{threads}: {limits}")
         grid[0, column].set_ylim(-1.15 * CLOSE, 0.75 * CLOSE)
         grid[0, column].legend(fontsize=8, frameon=False, loc="lower right")
     figure.colorbar(points, ax=grid[:, :-1], label="significant bits of the logits, emulated", shrink=0.6, pad=0.01)
