@@ -10,6 +10,8 @@ from analyses.experiments.counting import Tables
 from analyses.paths import CACHE
 from analyses.results_files import write_text
 
+PARTS = CACHE / "experiments"
+
 
 def key_of(identity: Mapping[str, Any]) -> str:
     """Return twelve hexadecimal digits that stand for an identity of JSON values in the name of what is kept."""
@@ -24,7 +26,7 @@ class Kept:
         identity: All that its rows depend on; JSON values. Another one has another folder.
     """
 
-    def __init__(self, name: str, identity: Mapping[str, Any], folder: Path = CACHE / "experiments") -> None:
+    def __init__(self, name: str, identity: Mapping[str, Any], folder: Path = PARTS) -> None:
         self.folder = folder / f"{name}-{key_of(identity)}"
 
     def part(self, key: str, compute: Callable[[], Tables]) -> Tables:

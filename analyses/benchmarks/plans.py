@@ -9,10 +9,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from analyses import provenance
+from analyses.experiments.counting import Tables
+from analyses.kept import PARTS, Kept
 from analyses.paths import ROOT
 from mcaprobe.errors import RunFailure
 
@@ -44,7 +47,8 @@ CASES = (
     Case("one slice, n = 20", ("demo", "mni152", "--samples", "20", "--threads", "1")),
     Case("4 slices, n = 10, 2 workers", ("demo", "mni152", "--slices", "88:92", "--samples", "10", *TWO_WORKERS)),
     Case("one slice, n = 20, 2 workers", ("demo", "mni152", "--samples", "20", *TWO_WORKERS)),
-    Case("3-D patches, n = 10", (VOLUME_NET, "mni152", "--patches", "96", "--samples", "10", "--threads", "1")),
+    Case("3-D patches, n = 10", (VOLUME_NET, "mni152", "--voxel-size", "3", "--patches", "32",
+                                 "--samples", "10", "--threads", "1")),
 )
 
 
@@ -136,15 +140,25 @@ def rows_of(case: Case, forecast: dict[str, Any], truth: dict[str, float], secon
 
 
 def run(
-    progress: Callable[[str], None] = lambda _: None, cases: Sequence[Case] = CASES
+    progress: Callable[[str], None] = lambda _: None, cases: Sequence[Case] = CASES, folder: Path = PARTS
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Predict and run each case; return the rows, and what each forecast says it was measured from."""
+    """Predict and run each case; return the rows, and what each forecast says it was measured from.
+
+    A case that is finished is kept for the next call at the same commit.
+    """
     rows: list[dict[str, Any]] = []
     said: dict[str, Any] = {}
     for case in cases:
-        progress(f"{case.name}: plan")
-        forecast, seconds = predicted(case)
-        progress(f"{case.name}: run")
-        rows += rows_of(case, forecast, measured(case), seconds)
-        said[case.name] = {name: forecast[name] for name in ("measured", "extrapolated", "shorts", "costs")}
+
+        def both(case: Case = case) -> Tables:
+            progress(f"{case.name}: plan")
+            forecast, seconds = predicted(case)
+            progress(f"{case.name}: run")
+            about = {name: forecast[name] for name in ("measured", "extrapolated", "shorts", "costs")}
+            return {"rows": rows_of(case, forecast, measured(case), seconds), "said": [about]}
+
+        identity = {"case": asdict(case), "commit": provenance.commit()}
+        found = Kept("plan", identity, folder).part("case", both)
+        rows += found["rows"]
+        (said[case.name],) = found["said"]
     return rows, said

@@ -10,6 +10,7 @@ import pytest
 from analyses.__main__ import main
 from analyses.benchmarks import plans
 from analyses.benchmarks.plans import CASES, Case, measured, rows_of, watched
+from mcaprobe.errors import RunFailure
 
 TRUTH = {"seconds": 100.0, "memory": 4e9, "disk": 1e6}
 GOOD = {"seconds": 124.0, "memory": 3.1e9, "disk": 1e6}
@@ -38,6 +39,24 @@ def test_the_exit_code_tells_of_a_missed_prediction(tmp_path, monkeypatch, secon
     manifest = json.loads(out.with_suffix(".json").read_text())
     assert manifest["machine"]["cores"] > 0 and manifest["forecasts"] == {"a case": {}}
     assert "| memory | 2956 MiB | 3815 MiB | -22% |" in out.with_suffix(".md").read_text()
+
+
+def test_a_finished_case_is_kept_when_a_later_one_fails(tmp_path, monkeypatch):
+    one, two, asked = Case("one", ("a",)), Case("two", ("b",)), []
+
+    def forecast(case):
+        asked.append(case.name)
+        if case is two and asked.count("two") == 1:
+            raise RunFailure("the second one failed")
+        return GOOD | dict.fromkeys(("measured", "extrapolated", "shorts", "costs"), case.name), 2.0
+
+    monkeypatch.setattr(plans, "predicted", forecast)
+    monkeypatch.setattr(plans, "measured", lambda case: TRUTH)
+    with pytest.raises(RunFailure, match="second one"):
+        plans.run(cases=(one, two), folder=tmp_path)
+    rows, said = plans.run(cases=(one, two), folder=tmp_path)
+    assert asked == ["one", "two", "two"] and [row["case"] for row in rows] == ["one"] * 3 + ["two"] * 3
+    assert said["two"]["measured"] == "two" and rows[0] == rows_of(one, GOOD, TRUTH, 2.0)[0]
 
 
 def test_the_memory_of_all_processes_is_summed():
