@@ -254,3 +254,11 @@ def test_the_comparison_is_that_of_the_committed_rows() -> None:
     section = " ".join(README.split("## Other ways to be small")[1].split("## Limits")[0].split())
     for asked in QUOTED:
         assert said[asked] in section, (asked, said[asked])
+
+
+def test_the_times_of_workers_are_those_of_the_committed_rows() -> None:
+    text = " ".join(README.split())
+    one, two, four = read("workers.csv")
+    assert (one["workers"], two["workers"], four["workers"]) == ("1", "2", "4")
+    seconds = [f"{float(row['seconds']):.1f} s with" for row in (one, two, four)]
+    assert all(words in text for words in seconds) and f"({float(two['speed_up']):.2f} times as fast)" in text
