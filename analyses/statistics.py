@@ -19,21 +19,6 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, draws: int = DRAW
     return float(low), float(high)
 
 
-def student_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return Student's 95 % interval of the mean; of values that are all the same it is this value.
-
-    Raises:
-        InputError: fewer than two values.
-    """
-    x = np.asarray(values, np.float64)
-    if len(x) < 2:
-        raise InputError(f"Expected two or more values for an interval, got {len(x)}.")
-    if np.ptp(x) == 0:
-        return float(x[0]), float(x[0])
-    low, high = stats.t.interval(0.95, len(x) - 1, loc=x.mean(), scale=stats.sem(x))
-    return float(low), float(high)
-
-
 @dataclass(frozen=True, slots=True)
 class NonInferiority:
     """One comparison of paired scores.

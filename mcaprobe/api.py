@@ -93,8 +93,8 @@ def run(
         overwrite: Start again although `out` holds a run.
         executor: Where the work runs, which changes no bit: `local` (this process), `processes`, `dask`, `slurm`, or
             anything with `submit()`, such as `dask.distributed`'s `client.get_executor()`, or an `executors.Engine`
-            that says all of this and the next three. Other workers than this
-            process need `out` on a disk that all of them see, and are best given a model by its name.
+            that says all of this and the next three. Other workers than this process need `out` on a disk that all
+            of them see, and are best given a model by its name.
         workers: Workers at once of processes, dask and slurm; None: as many processes as processors, as Dask's and
             Slurm's own rules have it.
         executor_options: What the engine is made with, see `executors.Engine`.

@@ -15,6 +15,7 @@ from mcaprobe import bids
 from mcaprobe.bids_app.derivatives import NOTHING
 from mcaprobe.bids_app.folder import Folder
 from mcaprobe.errors import InputError
+from mcaprobe.intervals import student_interval
 from mcaprobe.storage import read_csv, write_csv, write_json
 
 Interval = Literal["t", "bootstrap"]
@@ -146,10 +147,9 @@ def bounds(
     if min(values) == max(values):
         return values[0], values[0]
     if interval == "t":
-        low, high = stats.t.interval(level, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
-    else:
-        found = stats.bootstrap((values,), np.mean, confidence_level=level, n_resamples=RESAMPLES, rng=generator)
-        low, high = found.confidence_interval
+        return student_interval(values, level)
+    found = stats.bootstrap((values,), np.mean, confidence_level=level, n_resamples=RESAMPLES, rng=generator)
+    low, high = found.confidence_interval
     return float(low), float(high)
 
 

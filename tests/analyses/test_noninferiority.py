@@ -10,8 +10,9 @@ import pytest
 from analyses.__main__ import main
 from analyses.experiments.noninferiority import MEAN, NO, NOTHING, UNDECIDED, UNTESTED, YES, run
 from analyses.results_files import cells, write_table
-from analyses.statistics import holm, non_inferiority, student_interval
+from analyses.statistics import holm, non_inferiority
 from mcaprobe.errors import InputError
+from mcaprobe.intervals import student_interval
 
 SUBJECTS = ("1013", "1014", "1015", "1017", "1036")
 STOCK = {"thalamus": (0.80, 0.82, 0.84, 0.86, 0.88), "caudate": (0.70, 0.71, 0.72, 0.73, 0.74)}

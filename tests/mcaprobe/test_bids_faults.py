@@ -5,7 +5,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -25,6 +24,7 @@ from tests.mcaprobe import unit_faults as faults
 from tests.mcaprobe.bids_sets import SEGMENTATION, complaints, make_set
 from tests.mcaprobe.command_line import call
 from tests.mcaprobe.run_directories import expect_equal
+from tests.mcaprobe.waiting import alive, until
 
 pytest.importorskip("ancpbids", reason="the package ancpbids, of the extra bids, is not installed")
 
@@ -189,28 +189,13 @@ def workers_of(pid: int) -> list[int]:
     return found
 
 
-def alive(pid: int) -> bool:
-    """Return whether a process runs, one that is dead but not waited for aside."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def until(condition, seconds: float = 240.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return bool(condition())
-
-
 def test_a_killed_command_leaves_no_workers_and_is_resumed_bit_for_bit(copy, plain, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     arguments = ["bids", str(copy), str(out), "participant", *WHOLE, *PROCESSES]
     process = subprocess.Popen([sys.executable, "-m", "mcaprobe", *arguments, "--quiet"])
     try:
         pieces = out / "work/sub-02_T1w/pieces"
-        assert until(lambda: process.poll() is not None or (pieces.is_dir() and any(pieces.glob("[0-9]*"))))
+        assert until(lambda: process.poll() is not None or (pieces.is_dir() and any(pieces.glob("[0-9]*"))), 240.0)
         assert process.poll() is None, "the command ended before it could be killed"
         workers = workers_of(process.pid)
         assert len(workers) == 2

@@ -1,12 +1,10 @@
 """Do the processes of a campaign under Verrou die with it, and is a stand-in that perturbs nothing found out?"""
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from mcaprobe.verrou import Verrou
 from tests.mcaprobe import small_models as models
 from tests.mcaprobe import standin_verrou
 from tests.mcaprobe.small_models import HERE
+from tests.mcaprobe.waiting import alive, until
 
 LINE = f"{HERE}:build_line"
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,21 +39,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     np.save("x.npy", models.line().numpy())
     np.save("image.npy", models.image().numpy())
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process runs, one that is dead but not waited for aside."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def until(condition, seconds: float = 60.0) -> bool:
-    """Wait until a condition holds; return whether it did in time."""
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return bool(condition())
 
 
 @needs_compiler
