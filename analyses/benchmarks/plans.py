@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -144,11 +145,12 @@ def run(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Predict and run each case; return the rows, and what each forecast says it was measured from.
 
-    A case that is finished is kept for the next call at the same commit.
+    A case that is finished is kept for the next call at the same commit, until `forget` is called.
     """
     rows: list[dict[str, Any]] = []
     said: dict[str, Any] = {}
-    for case in cases:
+    kept = _kept(cases, folder)
+    for i, case in enumerate(cases):
 
         def both(case: Case = case) -> Tables:
             progress(f"{case.name}: plan")
@@ -157,8 +159,16 @@ def run(
             about = {name: forecast[name] for name in ("measured", "extrapolated", "shorts", "costs")}
             return {"rows": rows_of(case, forecast, measured(case), seconds), "said": [about]}
 
-        identity = {"case": asdict(case), "commit": provenance.commit()}
-        found = Kept("plan", identity, folder).part("case", both)
+        found = kept.part(f"case-{i}", both)
         rows += found["rows"]
         (said[case.name],) = found["said"]
     return rows, said
+
+
+def forget(cases: Sequence[Case] = CASES, folder: Path = PARTS) -> None:
+    """Remove the finished cases that are kept, so that the next call measures anew."""
+    shutil.rmtree(_kept(cases, folder).folder, ignore_errors=True)
+
+
+def _kept(cases: Sequence[Case], folder: Path) -> Kept:
+    return Kept("plan", {"cases": [asdict(case) for case in cases], "commit": provenance.commit()}, folder)

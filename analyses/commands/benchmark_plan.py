@@ -29,6 +29,7 @@ def report(out: Path | None) -> int:
         found, said = plans.run(status.update)
     rows = [cells(row, plans.COLUMNS) for row in found]
     write_rows(path, rows, about | {"seconds": round(time.monotonic() - start, 1), "forecasts": said})
+    plans.forget()
     lines = markdown(rows)
     write_text(path.with_suffix(".md"), page("What mcaprobe plan predicts, and what campaigns take", path.name, lines))
     print_lines(console, lines)

@@ -57,6 +57,9 @@ def test_a_finished_case_is_kept_when_a_later_one_fails(tmp_path, monkeypatch):
     rows, said = plans.run(cases=(one, two), folder=tmp_path)
     assert asked == ["one", "two", "two"] and [row["case"] for row in rows] == ["one"] * 3 + ["two"] * 3
     assert said["two"]["measured"] == "two" and rows[0] == rows_of(one, GOOD, TRUTH, 2.0)[0]
+    plans.forget((one, two), tmp_path)
+    plans.run(cases=(one, two), folder=tmp_path)
+    assert asked[3:] == ["one", "two"], "what is written is measured anew"
 
 
 def test_the_memory_of_all_processes_is_summed():
