@@ -254,6 +254,13 @@ def test_the_comparison_is_that_of_the_committed_rows() -> None:
     section = " ".join(README.split("## Other ways to be small")[1].split("## Limits")[0].split())
     for asked in QUOTED:
         assert said[asked] in section, (asked, said[asked])
+    for task, alone in (("brains", "plain U-Net, instance norm"), ("heads", "constant width")):
+        dice = {row["network"]: f"{float(row['dice']):.3f}"[1:] for row in read(f"compare_rows_{task}.csv")}
+        together = dice[f"{alone.removeprefix('plain U-Net, ')} + {CONSERVATIVE}"]
+        assert f"from {dice[alone]} to {together}" in section
+    missing = [100 * float(row["share_nan"]) for row in read("compare_layers_heads.csv")
+               if (row["network"], row["layer"]) == (f"constant width + {CONSERVATIVE}", "up.0.unpool")]  # fmt: skip
+    assert f"{min(missing):.1f} to {max(missing):.1f} % of its last unpooling".removeprefix("0") in section
 
 
 def test_the_times_of_workers_are_those_of_the_committed_rows() -> None:
