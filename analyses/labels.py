@@ -13,11 +13,11 @@ lesions); it counts CSF in sulci as an error. `labelled` leaves out also the vox
 mask. `supratentorial` is `labelled` without brainstem, ventral diencephalon, optic chiasm and cerebellum.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
+from analyses.results_files import read_table
 from mcaprobe.errors import InputError
 
 TABLE = "MICCAI-Challenge-2012-Label-Information.csv"
@@ -50,8 +50,7 @@ def label_rows(path: Path, column: str) -> list[dict[str, str]]:
     """
     if not path.is_file():
         raise InputError(f"Expected the label table at {path}, found no file.")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(path)
     if not rows or {NUMBER, column} - rows[0].keys():
         raise InputError(f"Expected columns {NUMBER!r} and {column!r} in {path}, got {list(rows[0] if rows else ())}.")
     return rows

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mcaprobe.storage import read_csv
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file at once."""
@@ -62,6 +64,11 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, buffer.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV; none where there is no such file."""
+    return read_csv(path) if path.is_file() else []
 
 
 def write_json(path: Path, manifest: Mapping[str, object]) -> None:

@@ -1,7 +1,6 @@
 """`python -m analyses draw NAME`: the figures and tables of an experiment, from its committed rows, without a model."""
 
 import argparse
-import csv
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,7 +27,7 @@ from analyses.figures import (
 )
 from analyses.paths import RESULTS
 from analyses.preprocessing.planes import AXES
-from analyses.results_files import page, suffix_of, texts, write_table, write_text
+from analyses.results_files import page, read_table, suffix_of, texts, write_table, write_text
 from mcaprobe.errors import InputError
 from mcaprobe.products import save_figure
 
@@ -49,8 +48,7 @@ def read(folder: Path, name: str) -> Rows:
     path = folder / f"{name}.csv"
     if not path.is_file():
         raise InputError(f"Expected rows at {path}: `python -m analyses run {name.split('_')[0]}` makes them.")
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_table(path)
 
 
 def footer_of(folder: Path, name: str, words: str) -> str:
@@ -172,7 +170,6 @@ def _compare(folder: Path) -> Iterator[tuple[Path, Any]]:
     for task in tasks or list(LEARNINGS)[:1]:
         tables = ("rows", "times", "dice", "bits")
         rows, times, dice, bits = (read(folder, f"compare_{table}_{task}") for table in tables)
-        compare.expect_stock(rows)
         answered = texts(answers(rows, times, dice, bits))
         yield folder / f"compare_answers_{task}.csv", answered
         probed = next(row for row in rows if row["samples"])

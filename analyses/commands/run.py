@@ -15,8 +15,9 @@ from analyses import provenance, trained
 from analyses.benchmarks.memory import keep_freed
 from analyses.brains import TEST
 from analyses.commands.printing import print_lines
-from analyses.experiments.comparison.grown import grown
+from analyses.experiments.comparison.grown import grown, there
 from analyses.experiments.comparison.learnings import LEARNINGS
+from analyses.experiments.comparison.networks import entry
 from analyses.experiments.comparison.rows import ABOUT as ABOUT_COMPARE
 from analyses.experiments.counting import Row, Tables, merge
 from analyses.experiments.goals import missed
@@ -81,7 +82,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """Return what was asked for; InputError where a number or a subject makes no sense."""
+    """Return what was asked for; InputError where a number, a subject or a network makes no sense."""
     for name in ("every", "images", "threads", "repetitions", "steps"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -90,6 +91,10 @@ def options_of(args: argparse.Namespace) -> Options:
         raise InputError(f"Expected --whole of at least 0, got {args.whole}.")
     if args.name == TIMING and args.threads is not None:
         raise InputError(f"Expected no --threads for timing, which measures 1 and 2, got {args.threads}.")
+    if args.networks and args.name != COMPARE:
+        raise InputError(f"Expected --networks with {COMPARE} only, got {args.name}.")
+    for name in args.networks:
+        entry(name)
     wrong = [name for name in args.subjects if name not in TEST]
     if wrong:
         raise InputError(f"Expected subjects among {', '.join(TEST)}, which no network has seen, got {wrong[0]}.")
@@ -112,6 +117,10 @@ def run(args: argparse.Namespace) -> int:
     options = options_of(args)
     torch.set_num_threads(options.threads[0])
     console, start = Console(), time.monotonic()
+    suffix = f"_{options.task}" if args.name == COMPARE else suffix_of(options.plane)
+    config = asdict(config_of(options)) if args.name == COMPARE else {}
+    if options.networks:
+        there(args.out, suffix, config)  # before hours of work
     clock = {"memory": keep_freed(), "load_before": _load()} if args.name == TIMING else {}
     tables: Tables = {}
     networks: dict[str, Any] = {}
@@ -134,11 +143,10 @@ def run(args: argparse.Namespace) -> int:
         "tables": {name: len(rows) for name, rows in tables.items()},
     }  # fmt: skip
     if args.name == COMPARE:
-        manifest |= {"about": ABOUT_COMPARE, "config": asdict(config_of(options)), "parts": commits,
+        manifest |= {"about": ABOUT_COMPARE, "config": config, "parts": commits,
                      "load_after": _load(), "networks": trainings(options)}  # fmt: skip
     if clock:
         manifest |= clock | {"load_after": _load(), "about": ABOUT_TIMING}
-    suffix = f"_{options.task}" if args.name == COMPARE else suffix_of(options.plane)
     if args.name == COMPARE and options.networks:
         tables, manifest = grown(tables, manifest, args.out, suffix)
     for name, rows in ((name, rows) for name, rows in tables.items() if rows):

@@ -1,6 +1,5 @@
 """What is made of the rows of `validate` and `calibrate`: summaries, pages, figures, and rows for mcaprobe report."""
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from analyses.figures import calibration as calibrated
 from analyses.figures.validation import draw, draw_digits
 from analyses.figures.validation_tables import markdown
-from analyses.results_files import page, texts
+from analyses.results_files import page, read_table, texts
 from analyses.validation import summary
 from analyses.validation.agreement import agreement_of
 from analyses.validation.calibration import held_out
@@ -99,11 +98,7 @@ def _calibration(stem: Path, name: str, about: Mapping[str, Any]) -> Iterator[tu
 
 def rows_of(stem: Path, table: str) -> list[dict[str, str]]:
     """Return the rows of a table beside `stem`; none where there is no such file."""
-    path = _named(stem, f"{table}.csv")
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_table(_named(stem, f"{table}.csv"))
 
 
 def validation_words(about: Mapping[str, Any]) -> str:

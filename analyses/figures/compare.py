@@ -9,19 +9,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from analyses.experiments.comparison.networks import STOCK
-from mcaprobe.errors import InputError
-
 Row = Mapping[str, str]
 Rows = Sequence[Row]
 CLOSE, SLOW = 0.02, 2.0  # loss of Dice and share of stock's time within which networks have a panel of their own
 TICKS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8)
-
-
-def expect_stock(rows: Rows) -> None:
-    """Raise InputError where the row is missing that all others are held against."""
-    if not any(row["network"] == STOCK for row in rows):
-        raise InputError(f"Expected a row of {STOCK!r}, which all others are held against: run it, too.")
 
 
 def draw(rows: Rows, times: Rows, footer: str) -> Figure:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from analyses.compress.counting import trade_off
-from analyses.experiments.comparison.combined import combined, work
-from analyses.experiments.comparison.networks import STOCK
+from analyses.experiments.comparison.combined import combined, stock_of, work
 from analyses.results_files import table
 
 Row = Mapping[str, str]
@@ -39,7 +38,7 @@ def markdown(rows: Rows, times: Rows, dice: Rows, answered: Rows) -> list[str]:
         answered: `comparison.answers`, as a CSV has them.
     """
     missing = [f"* {row['network']}: no bits, since {row['no_bits']}." for row in rows if row["no_bits"]]
-    stock = next(row for row in rows if row["network"] == STOCK)
+    stock = stock_of(rows)
     return [
         "## What is right, and what is multiplied", "",
         *table(ACCURACY, ([*_accuracy(row, stock), score] for row, score in zip(rows, trade_offs(rows), strict=True))),
@@ -56,29 +55,28 @@ def short(rows: Rows, times: Rows) -> list[str]:
     """Return one table of what matters most, a row for each network."""
     counts = sorted({int(row["threads"]) for row in times})
     clock = {(row["network"], int(row["threads"])): row for row in times}
-    stock = next(row for row in rows if row["network"] == STOCK)
+    stock = stock_of(rows)
     head = " ".join([SHORT, *(f"speed-up, {n} thread{'s' * (n > 1)} |" for n in counts)])
-    times_of = {row["network"]: [_range(clock.get((row["network"], n))) for n in counts] for row in rows}
-    return table(head, ([*_short(row, stock), *times_of[row["network"]]] for row in rows))
+    return table(head, (
+        [row["network"], _within(row, "dice", ".3f"), _within(row, "difference", "+.4f"), _whole(row["parameters"]),
+         f"{100 * work(row, stock):.1f} %", _within(row, "bits", ".2f"),
+         *(_within(clock.get((row["network"], n), {}), "speed_up", ".2f") for n in counts)]
+        for row in rows
+    ))  # fmt: skip
 
 
-def _short(row: Row, stock: Row) -> list[str]:
-    name, dice, difference, parameters, *_ = _accuracy(row, stock)
-    bits = _digits(row)[1] if row["bits"] else ""
-    return [name, dice, difference, parameters.split(" ")[0], f"{100 * work(row, stock):.1f} %", bits]
-
-
-def _range(row: Row | None) -> str:
-    return _clock(row)[3] if row else ""
+def _within(row: Row, name: str, spec: str) -> str:
+    """Return a value and its low and high in brackets, where it has these; nothing where there is no value."""
+    ends = (row.get(f"{name}_{end}") or row.get(end) for end in ("low", "high"))
+    value, low, high = (format(float(text), spec) if text else "" for text in (row.get(name), *ends))
+    return f"{value} ({low} to {high})" if low else value
 
 
 def _accuracy(row: Row, stock: Row) -> list[str]:
-    dice, low, high = (f"{float(row[c]):.3f}" for c in ("dice", "dice_low", "dice_high"))
-    difference, less, more = (f"{float(row[c]):+.4f}" for c in ("difference", "difference_low", "difference_high"))
     macs, dense = (f"{float(row[c]) / 1e6:.1f}" for c in ("macs_not_zero", "macs"))
     made = float(row["macs"]) * float(row["executed_share"]) / 1e6
     return [
-        row["network"], f"{dice} ({low} to {high})", f"{difference} ({less} to {more})",
+        row["network"], _within(row, "dice", ".3f"), _within(row, "difference", "+.4f"),
         f"{_whole(row['parameters'])} ({_whole(row['parameters_not_zero'])})", f"{dense} ({macs})", f"{made:.1f}",
         f"{work(row, stock):.2f}", f"{100 * float(row['windows_skipped']):.1f} %",
     ]  # fmt: skip
@@ -95,19 +93,16 @@ def trade_offs(rows: Rows) -> list[str]:
 
 
 def _clock(row: Row) -> list[str]:
-    speed = [f"{float(row[c]):.2f}" for c in ("speed_up", "speed_up_low", "speed_up_high")]
     return [
-        row["network"], row["threads"], f"{float(row['ms']):.1f}", f"{speed[0]} ({speed[1]} to {speed[2]})",
+        row["network"], row["threads"], f"{float(row['ms']):.1f}", _within(row, "speed_up", ".2f"),
         row["format"], f"{float(row['peak_bytes']) / 2**20:.1f}",
     ]  # fmt: skip
 
 
 def _digits(row: Row) -> list[str]:
-    bits, low, high = (f"{float(row[c]):.2f}" for c in ("bits", "bits_low", "bits_high"))
-    inside, less, more = (f"{float(row[f'bits_where_image{c}']):.2f}" for c in ("", "_low", "_high"))
     flips = [f"{float(row[c]):.2g}" if row[c] else "" for c in ("label_flips", "pool_flips")]
     return [
-        row["network"], f"{bits} ({low} to {high})", f"{inside} ({less} to {more})", row["worst_layer"],
+        row["network"], _within(row, "bits", ".2f"), _within(row, "bits_where_image", ".2f"), row["worst_layer"],
         f"{float(row['worst_bits']):.2f}", *flips,
     ]  # fmt: skip
 
@@ -118,16 +113,14 @@ def _combination(row: Mapping[str, float | str]) -> list[str]:
 
 
 def _answer(row: Row) -> list[str]:
-    value, low, high = (f"{float(row[c]):.3f}" if row[c] else "" for c in ("value", "low", "high"))
     words = [row[c] for c in ("question", "network", "against", "threads", "quantity")]
-    return [*words, f"{value} ({low} to {high})" if low else value, row["n"]]
+    return [*words, _within(row, "value", ".3f"), row["n"]]
 
 
 def said(row: Row) -> str:
     """Return an answer's value and interval in a sentence, differences with their sign."""
     signed = "+.4f" if row["quantity"] == "Dice" else "+.2f" if row["quantity"].startswith("bits") else ".2f"
-    value, low, high = (format(float(row[c]), signed) if row[c] else "" for c in ("value", "low", "high"))
-    return f"{value} ({low} to {high})" if low else value
+    return _within(row, "value", signed)
 
 
 def _by_class(rows: Rows, dice: Rows) -> list[str]:

@@ -356,6 +356,8 @@ def test_the_command_keeps_its_rows_and_draws_them(
     assert "--steps of at least 1" in capsys.readouterr().err
     assert main(["run", "compare", "--networks", "int9"]) == 2
     assert "'int9'; did you mean 'int8'?" in capsys.readouterr().err
+    assert main(["run", "mnist", "--networks", "int8"]) == 2
+    assert "--networks with compare only, got mnist" in capsys.readouterr().err
 
 
 def test_the_pareto_front_has_what_nothing_else_beats() -> None:

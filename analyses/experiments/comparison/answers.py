@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from analyses.experiments.comparison.combined import combined, work
+from analyses.experiments.comparison.combined import SPEEDS, combined, stock_of, work
+from analyses.experiments.comparison.measures import means
 from analyses.experiments.comparison.networks import CONSERVATIVE, STOCK, UNIFORM
-from analyses.statistics import student_interval
+from mcaprobe.intervals import student_interval
 
 Row = Mapping[str, str]
 Answer = dict[str, float | str]
@@ -22,12 +23,15 @@ def answers(rows: Sequence[Row], times: Sequence[Row], dice: Sequence[Row], bits
         question, network, against, threads, quantity, value, low, high, n. Dice and bits: means of differences, paired
         by subject or probed input, with Student's 95 % interval. Speed-ups: with the lowest and highest of the
         repetitions; of a product these are the products of the lowest and of the highest.
+    Raises:
+        InputError: stock's row is missing.
     """
     return [*_skipping(rows, times, dice), *_savings(rows, times), *_digits(rows, bits)]
 
 
 def _skipping(rows: Sequence[Row], times: Sequence[Row], dice: Sequence[Row]) -> Iterator[Answer]:
     """Is skipping by NaN better or worse than pruning as much?"""
+    stock = stock_of(rows)
     by_name, scores = {row["network"]: row for row in rows}, subject_means(dice)
     for name in SKIPPING:
         for other in PRUNED:
@@ -38,7 +42,7 @@ def _skipping(rows: Sequence[Row], times: Sequence[Row], dice: Sequence[Row]) ->
         if name not in by_name:
             continue
         share = _answer("skipping against pruning", name, STOCK, "share of the products that are made")
-        yield share | {"value": work(by_name[name], by_name[STOCK])}
+        yield share | {"value": work(by_name[name], stock)}
         for row in times:
             if row["network"] == name:
                 yield _answer("skipping against pruning", name, STOCK, "speed-up", row["threads"]) | _speed(row)
@@ -68,11 +72,11 @@ def _digits(rows: Sequence[Row], bits: Sequence[Row]) -> Iterator[Answer]:
 
 def subject_means(dice: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Return by network and subject the mean Dice of the foreground classes that have one."""
-    background, values = dice[0]["class"], {}  # type: str, dict[str, dict[str, list[float]]]
+    scores: dict[str, dict[str, list[float]]] = {}
     for row in dice:
-        if row["class"] != background and row["dice"]:
-            values.setdefault(row["network"], {}).setdefault(row["subject"], []).append(float(row["dice"]))
-    return {name: {s: math.fsum(v) / len(v) for s, v in each.items()} for name, each in values.items()}
+        own = scores.setdefault(row["network"], {}).setdefault(row["subject"], [])
+        own.append(float(row["dice"] or "nan"))
+    return {name: dict(zip(each, means(list(each.values())), strict=True)) for name, each in scores.items()}
 
 
 def _by_input(bits: Sequence[Row], column: str) -> dict[str, dict[str, float]]:
@@ -94,4 +98,4 @@ def _answer(question: str, network: str, against: str, quantity: str, threads: s
 
 
 def _speed(row: Row) -> Answer:
-    return {"value": float(row["speed_up"]), "low": float(row["speed_up_low"]), "high": float(row["speed_up_high"])}
+    return dict(zip(("value", "low", "high"), (float(row[name]) for name in SPEEDS), strict=True))

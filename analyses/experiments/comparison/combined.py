@@ -3,10 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from analyses.experiments.comparison.networks import CONSERVATIVE, STOCK, UNIFORM
+from mcaprobe.errors import InputError
 
 Row = Mapping[str, str]
 SPEEDS = ("speed_up", "speed_up_low", "speed_up_high")
 BESIDES = {"instance norm": "plain U-Net, instance norm"}  # whose rows alone have another name
+
+
+def stock_of(rows: Sequence[Row]) -> Row:
+    """Return the row that all others are held against; InputError where it is missing."""
+    for row in rows:
+        if row["network"] == STOCK:
+            return row
+    raise InputError(f"Expected a row of {STOCK!r}, which all others are held against: run it, too.")
 
 
 def work(row: Row, stock: Row) -> float:
@@ -23,7 +32,7 @@ def combined(rows: Sequence[Row], times: Sequence[Row]) -> Iterator[dict[str, fl
     """
     by_name = {row["network"]: row for row in rows}
     clock = {(row["network"], row["threads"]): [float(row[name]) for name in SPEEDS] for row in times}
-    stock = by_name[STOCK]
+    stock = stock_of(rows)
     for name, row in by_name.items():
         first, plus, second = name.rpartition(" + ")
         first = BESIDES.get(first, first)

@@ -1,6 +1,5 @@
 """How do rows of some networks come into the tables of a comparison that are there already?"""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +7,30 @@ from typing import Any
 
 from analyses.experiments.comparison.networks import ENTRIES
 from analyses.experiments.counting import Tables
+from analyses.results_files import read_table
 from mcaprobe.errors import InputError
 
+Config = Mapping[str, Any]
 KEPT = ("rows", "dice", "bits", "layers", "times")
+
+
+def there(folder: Path, suffix: str, config: Config) -> dict[str, Any] | None:
+    """Return the manifest of the rows that a folder holds, None of none.
+
+    Args:
+        suffix: Of the files' names.
+        config: Of the run whose rows are to be added.
+    Raises:
+        InputError: what is there is of another configuration.
+    """
+    path = folder / f"compare{suffix}.json"
+    if not path.is_file():
+        return None
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    if manifest.get("config") != json.loads(json.dumps(config)):
+        raise InputError(f"Expected rows of the same configuration in {folder} to add to, but {path.name} has another: "
+                         "choose another --out, or run all networks.")  # fmt: skip
+    return manifest
 
 
 def grown(tables: Tables, manifest: Mapping[str, Any], folder: Path, suffix: str) -> tuple[Tables, dict[str, Any]]:
@@ -20,26 +40,14 @@ def grown(tables: Tables, manifest: Mapping[str, Any], folder: Path, suffix: str
         manifest: Of the run, with its `config`, and its `parts`: of each, the commit it was made at.
         suffix: Of the files' names.
     Raises:
-        InputError: what is there is of another configuration.
+        InputError: as `there`.
     """
-    path = folder / f"compare{suffix}.json"
-    if not path.is_file():
+    before = there(folder, suffix, manifest["config"])
+    if before is None:
         return tables, dict(manifest)
-    there = json.loads(path.read_text())
-    if there.get("config") != json.loads(json.dumps(manifest["config"])):
-        raise InputError(f"Expected rows of the same configuration in {folder} to add to, but {path.name} has another: "
-                         "choose another --out, or run all networks.")  # fmt: skip
-    found = {name: _joined(_read(folder / f"compare_{name}{suffix}.csv"), tables.get(name, [])) for name in KEPT}
-    parts = there["parts"] | manifest["parts"]
+    found = {name: _joined(read_table(folder / f"compare_{name}{suffix}.csv"), tables.get(name, [])) for name in KEPT}
     counts = {name: len(rows) for name, rows in found.items()}
-    return found, {**manifest, "parts": parts, "tables": counts}
-
-
-def _read(path: Path) -> Sequence[Mapping[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return found, {**manifest, "parts": before["parts"] | manifest["parts"], "tables": counts}
 
 
 def _joined(there: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

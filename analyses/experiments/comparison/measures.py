@@ -19,8 +19,8 @@ from analyses.experiments.comparison.resident import PeakGrowth
 from analyses.experiments.comparison.tasks.task import Task
 from analyses.experiments.comparison.trained import Trained
 from analyses.metrics import dice_of_classes
-from analyses.statistics import student_interval
 from mcaprobe.campaign import Campaign
+from mcaprobe.intervals import student_interval
 from mcaprobe.loading import load_input
 from mcaprobe.memory import give_back
 from mcaprobe.models import load_model
