@@ -27,6 +27,7 @@ CODES: dict[Class, float] = {
     Class.INF: -5.0,
     Class.UNDEFINED: float("nan"),
 }
+COMPRESSION = 1  # nibabel's own level; 9 takes twenty times as long and saves a sixth
 DESCRIPTION_BYTES = 79  # of the NIfTI-1 header field descrip, without its final zero
 
 
@@ -145,7 +146,7 @@ def save_volumes(
     """
     data = nifti(in_volume(volumes, axis), affine, header, space=space, top=top).to_bytes()
     with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+        temporary.write_bytes(gzip.compress(data, COMPRESSION, mtime=0) if path.suffix == ".gz" else data)
 
 
 def nifti(data: NDArray[Any], affine: ArrayLike, header: str, *, space: int, top: float) -> nib.Nifti1Image:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mcaprobe.maps import nifti
+from mcaprobe.maps import COMPRESSION, nifti
 from mcaprobe.storage import replacing, tensors_header
 
 Spec = tuple[torch.dtype, tuple[int, ...]]
@@ -61,7 +61,7 @@ def save_in_slabs(
     image.header.set_data_offset(352)
     image.header.set_slope_inter(1, 0)
     with replacing(path) as temporary, temporary.open("wb") as raw:
-        file: Any = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
+        file: Any = gzip.GzipFile(filename="", mode="wb", compresslevel=COMPRESSION, fileobj=raw, mtime=0)
         with file:
             _write(file, image.header, volumes)
 
