@@ -17,12 +17,12 @@ from mcaprobe.campaign import Campaign
 from mcaprobe.errors import InputError, RunFailure
 from mcaprobe.executors import Engine, Processes
 from mcaprobe.loading import load
-from mcaprobe.memory import peak_memory
+from mcaprobe.memory import base_memory, peak_memory
 from mcaprobe.metrics import load_metric
 from mcaprobe.models import load_model
 from mcaprobe.observer import Observer
 from mcaprobe.outline import BY_CHUNKS, DIRECT, Outline, outline, sketches
-from mcaprobe.planning import driver_memory
+from mcaprobe.planning import Survey, driver_memory
 from mcaprobe.runs import Run
 from mcaprobe.settings import Settings
 from mcaprobe.short_runs import Short, run_short
@@ -64,8 +64,10 @@ class Calibration:
         planned: What the campaign that is planned is made of.
         layers: Recorded layers.
         shape: Of the input, or of a piece.
-        driver: Predicted peak of the process that gives out the units, in bytes.
-        peak: Measured peak of this process.
+        idle: Bytes of a process that has model and input and runs nothing.
+        driver: Predicted peak of the process that puts together what the units leave, in bytes.
+        peak: Measured peak of this process, in bytes.
+        growth: Bytes by which a worker of the planned campaign is predicted to take more than the largest short one.
     """
 
     start: float
@@ -75,8 +77,10 @@ class Calibration:
     planned: Outline
     layers: int
     shape: tuple[int, ...]
+    idle: int
     driver: int
     peak: int
+    growth: int
 
 
 def calibrate(task: Task, submitted: float) -> Calibration:
@@ -99,16 +103,25 @@ def calibrate(task: Task, submitted: float) -> Calibration:
     pieces = None if x.whole is None else len(x.whole.numbers)
     task.folder.mkdir(parents=True)
     planned = outline(task.settings, task.engine, seen, pieces, task.folder)
+    idle, driver = base_memory(task.settings.device), driver_memory(task.settings, seen)
+    growth = _growth(task, planned, seen, pieces)
     cold, way = _shorts(campaign, planned, task, first=True)
     if way == BY_CHUNKS and planned.way == DIRECT:  # the model cannot run its samples side by side
         planned = outline(task.settings, task.engine, seen, pieces, task.folder, alone=True)
+        growth = _growth(task, planned, seen, pieces)
         cold, way = _shorts(campaign, planned, task, first=True)
     shorts, way = _shorts(campaign, planned, task)
     warming = max(0.0, cold[0].seconds - shorts[0].seconds)
-    driver, peak = driver_memory(task.settings, seen), peak_memory(task.settings.device)
     return Calibration(
-        start, loading, warming, shorts, planned, len(seen.layers), tuple(x.tensor.shape), driver, peak
-    )
+        start, loading, warming, shorts, planned, len(seen.layers), tuple(x.tensor.shape), idle, driver,
+        peak_memory(task.settings.device), growth,
+    )  # fmt: skip
+
+
+def _growth(task: Task, planned: Outline, seen: Survey, pieces: int | None) -> int:
+    """Return by how many bytes a worker of the planned campaign is predicted to exceed the largest short one."""
+    largest = sketches(task.settings, planned)[-1].settings
+    return max(0, planned.memory - outline(largest, Engine(), seen, pieces, task.folder, planned.alone).memory)
 
 
 def _shorts(
@@ -127,7 +140,8 @@ def in_processes(task: Task, at_once: int) -> tuple[Calibration, float]:
     """Calibrate in a fresh process; then as many at once as would share this machine.
 
     Returns:
-        What the process found, and how many times as long a unit takes while `at_once` of them run side by side.
+        What the process found (`peak` of one that runs units only, where other workers do that), and how many times as
+        long a unit takes while `at_once` of them run side by side.
     Raises:
         InputError, RunFailure: as `calibrate`; or the model cannot be handed to another process.
     """
@@ -142,8 +156,11 @@ def in_processes(task: Task, at_once: int) -> tuple[Calibration, float]:
     if at_once == 1:
         return first, 1.0
     crowd = [replace(task, folder=task.folder / str(number), joined=False) for number in range(at_once)]
-    units = [short.unit for found in _together(crowd) for short in found.shorts[-1:]]
-    return first, sum(units) / len(units) / first.shorts[-1].unit
+    others = _together(crowd)
+    crowding = sum(found.shorts[-1].unit for found in others) / at_once / first.shorts[-1].unit
+    if not task.engine.local:
+        first = replace(first, peak=max(found.peak for found in others))
+    return first, crowding
 
 
 def _together(tasks: list[Task]) -> list[Calibration]:

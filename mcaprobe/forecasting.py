@@ -173,15 +173,16 @@ def _forecast(
         starts = EVERY_UNIT if asked.engine.kind == SLURM else EVERY_WORKER_ONCE
     one = costs.seconds(units, planned.merged, asked.busy if asked.spread else 1, starts)
     turns = asked.subjects if asked.spread else -(-asked.subjects // asked.busy)
-    worker = max(planned.memory, found.peak)
+    worker = found.peak + found.growth
     at_once = min(asked.busy, len(units) if asked.spread else asked.subjects)
+    memory = max(at_once * worker + found.idle, found.driver) if asked.spread else at_once * worker
     disk = costs.disk(planned.merged if planned.way == BY_PIECES else settings.samples)
     parts = costs.part * planned.merged * (1 if asked.spread else at_once)
     alone = replace(costs, crowding=1.0)
     thousand = -(-MANY_SUBJECTS // MANY_WORKERS) * alone.seconds(units, planned.merged, 1, None)
     probability, confidence, needed = wanted
     return Forecast(
-        seconds=turns * one, memory=at_once * worker + (found.driver if asked.spread else 0), memory_of_worker=worker,
+        seconds=turns * one, memory=memory, memory_of_worker=worker,
         disk=round(asked.subjects * disk), disk_at_most=round(asked.subjects * disk + parts), subjects=asked.subjects,
         samples=settings.samples, workers=asked.workers, executor=asked.engine.name, threads=settings.thread_count(),
         spread=asked.spread, seconds_of_subject=one, seconds_of_thousand=thousand, probability=probability,
@@ -221,7 +222,8 @@ def _extrapolated(found: Calibration, asked: _Asked, costs: Costs) -> tuple[str,
         f"time: a subject is {what} of up to {max(unit.rounds * unit.pieces for unit in units)} passes one after "
         f"another, {costs.unit.fixed:.3g} s + {costs.unit.each:.3g} s a pass, given to whichever worker is free; then "
         f"{costs.join.fixed:.3g} s + {costs.join.each:.3g} s for each of {found.planned.merged} parts",
-        "memory: from the live tensors of one plain forward, not less than the short campaigns took",
+        "memory: the peak of the short campaigns, and what more samples at once add by the live tensors of one plain "
+        "forward",
         "disk: from the short campaigns' files; compressed maps of other images are somewhat larger or smaller",
     ]
     if asked.engine.kind == SLURM or not (asked.engine.local or asked.engine.kind == PROCESSES):

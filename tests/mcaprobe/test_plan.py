@@ -21,7 +21,7 @@ from mcaprobe.loading import load_input
 from mcaprobe.models import load_model
 from mcaprobe.observer import Observer
 from mcaprobe.outline import BY_CHUNKS, BY_PIECES, DIRECT, Outline, Unit, outline, sketches
-from mcaprobe.planning import look
+from mcaprobe.planning import MALLOC, look
 from mcaprobe.settings import Settings
 from mcaprobe.short_runs import Short
 from mcaprobe.verrou import Verrou
@@ -82,7 +82,7 @@ def test_the_time_is_that_of_starts_waves_and_what_follows(workers, starts, crow
 def test_units_cost_by_their_rounds_and_what_follows_by_what_is_merged():
     few, more = Short(2, 3, 1, 4.0, 1.0, 1, 5.0, 1000, 10), Short(5, 6, 2, 7.0, 2.0, 4, 11.0, 1600, 80)
     planned = Outline(BY_PIECES, (Unit(4, 6),), 4, 1, 100, False)
-    costs = Costs.of(Calibration(10, 2, 3, (few, more), planned, 3, (1, 1, 8, 8), 40, 90), crowding=1.5)
+    costs = Costs.of(Calibration(10, 2, 3, (few, more), planned, 3, (1, 1, 8, 8), 20, 40, 90, 0), crowding=1.5)
     assert (costs.start, costs.begin, costs.part, costs.crowding) == (15, 1.5, 20, 1.5)
     assert (costs.unit, costs.join, costs.disk) == (Line(1.0, 1.0), Line(3.0, 2.0), Line(800.0, 200.0))
 
@@ -232,14 +232,15 @@ def test_units_alone_are_measured_where_the_rest_is_not_asked_for(tmp_path):
 # what is told
 
 
-def made(tmp_path, monkeypatch, **asked) -> forecasting.Forecast:
+def made(tmp_path, monkeypatch, driver=150, **asked) -> forecasting.Forecast:
     """A forecast of a calibration that is made by hand: 20 s to start, 4 s a unit."""
     def found(given: Task, at_once: int) -> tuple[Calibration, float]:
         planned = Outline(DIRECT, (Unit(1, 11),), 0, 2, 100, False)
         if not given.engine.local:
             planned = Outline(BY_CHUNKS, (Unit(1, 6), Unit(1, 6)), 2, 1, 100, False)
         short = Short(5, 6, 1, 4.0, 1.0, planned.merged, 5.0, 1000, 10 * planned.merged)
-        return Calibration(18, 1, 1, (short,), planned, 3, (1, 1, 8, 8), 40, 90), 1.5 if at_once > 1 else 1.0
+        found = Calibration(18, 1, 1, (short,), planned, 3, (1, 1, 8, 8), 40, driver, 90, 10)
+        return found, 1.5 if at_once > 1 else 1.0
 
     monkeypatch.setattr(forecasting, "in_processes", found)
     monkeypatch.setattr(forecasting.os, "sched_getaffinity", lambda _: {0, 1})
@@ -263,6 +264,21 @@ def test_time_memory_and_disk_follow_from_workers_and_subjects(tmp_path, monkeyp
     found = made(tmp_path, monkeypatch, **asked)
     assert (found.seconds, found.memory, found.disk) == (pytest.approx(seconds), memory, disk)
     assert found.seconds_of_thousand == pytest.approx(10 * (30 if not found.spread else 20 + 1 + 2 * 4 + 5))
+
+
+def test_workers_and_what_puts_their_parts_together_are_not_at_their_peaks_at_once(tmp_path, monkeypatch):
+    assert made(tmp_path, monkeypatch, driver=239, workers=2).memory == 2 * (90 + 10) + 40
+    assert made(tmp_path, monkeypatch, driver=241, workers=2).memory == 241
+    assert made(tmp_path, monkeypatch, driver=241).memory == 90 + 10, "one process does it all"
+
+
+def test_more_samples_at_once_add_what_they_keep_alive(tmp_path):
+    wide = torch.rand(1, 1, 256, 256)
+    few, more = (calibrate(task(tmp_path / str(n), x=wide, settings=Settings(samples=n, threads=1)), time.time())
+                 for n in (5, 45))  # fmt: skip
+    live = look(load_model(SMALL).module, wide, ["*"]).live
+    assert few.growth == 0 and more.growth == pytest.approx(MALLOC * 40 * live, rel=0.02)
+    assert few.idle < few.driver and few.idle < few.peak
 
 
 def test_the_samples_that_a_confidence_needs_are_told(tmp_path, monkeypatch):
