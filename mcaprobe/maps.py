@@ -27,7 +27,8 @@ CODES: dict[Class, float] = {
     Class.INF: -5.0,
     Class.UNDEFINED: float("nan"),
 }
-COMPRESSION = 1  # nibabel's own level; 9 takes twenty times as long and saves a sixth
+# nibabel's own; at level 9 all maps of the demo took 10 (n = 20) to 31 (n = 2) times as long and were 9 to 20 % smaller
+COMPRESSION = 1
 DESCRIPTION_BYTES = 79  # of the NIfTI-1 header field descrip, without its final zero
 
 

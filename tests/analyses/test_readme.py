@@ -269,3 +269,16 @@ def test_the_times_of_workers_are_those_of_the_committed_rows() -> None:
     assert (one["workers"], two["workers"], four["workers"]) == ("1", "2", "4")
     seconds = [f"{float(row['seconds']):.1f} s with" for row in (one, two, four)]
     assert all(words in text for words in seconds) and f"({float(two['speed_up']):.2f} times as fast)" in text
+
+
+def test_the_errors_of_plan_are_those_of_the_committed_rows() -> None:
+    text, rows = " ".join(README.split()), read("plan.csv")
+
+    def percent(quantity: str) -> list[float]:
+        return [100 * float(row["error"]) for row in rows if row["quantity"] == quantity]
+
+    time, memory, disk = percent("seconds"), percent("memory"), percent("disk")
+    assert f"time {min(time):+.0f} to {max(time):+.0f} %, memory {min(memory):+.0f} to {max(memory):+.0f} %" in text
+    assert "disk within 1 %" in text and max(map(abs, disk)) < 1 and max(map(abs, time + memory)) <= 25
+    took = [float(row["measured"]) for row in rows if row["quantity"] == "seconds"]
+    assert f"four campaigns of {min(took):.0f} to {max(took):.0f} seconds" in text and len(took) == 4
