@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 CONFIG = """\
 ClusterName=one
@@ -112,3 +114,13 @@ def stop(pid_file: Path) -> None:
             os.kill(pid, 0)
             time.sleep(0.1)
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def configuration() -> Iterator[Path]:
+    """The configuration file of a Slurm that runs; skips where it cannot start."""
+    try:
+        with slurm() as config:
+            yield config
+    except CannotStart as error:
+        pytest.skip(f"Slurm cannot start here: {error}")

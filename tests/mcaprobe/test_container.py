@@ -34,6 +34,8 @@ import pytest
 from mcaprobe.__main__ import main
 from mcaprobe.container import inside
 from mcaprobe.verrou import Verrou
+from tests.mcaprobe.one_node_slurm import configuration as configuration
+from tests.mcaprobe.run_directories import expect_equal
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE, BASE = os.environ.get("MCAPROBE_TEST_IMAGE"), os.environ.get("MCAPROBE_TEST_BASE")
@@ -133,11 +135,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def arguments(image: str, *more: str, launcher: str = "podman") -> list[str]:
+def arguments(
+    image: str, *more: str, launcher: str = "podman", out: str = "r", workers: tuple[str, ...] = ("--jobs", "2")
+) -> list[str]:
     """Return the arguments of a campaign of two samples."""
     options = [f"--engine-option={option}" for option in OPTIONS]
-    return ["run", "small:build_model", "x.npy", "--out", "r", "--backend", "verrou", "--launcher", launcher,
-            "--engine", ENGINE, *options, "--image", image, "--samples", "2", "--jobs", "2", *more]  # fmt: skip
+    return ["run", "small:build_model", "x.npy", "--out", out, "--backend", "verrou", "--launcher", launcher,
+            "--engine", ENGINE, *options, "--image", image, "--samples", "2", *workers, *more]  # fmt: skip
 
 
 def run_inside(
@@ -247,6 +251,28 @@ class TestCampaign:
         assert main(arguments(image)) == 2
         errors = capsys.readouterr().err
         assert "ended with exit code 4" in errors and "Cannot import the module small" in errors
+
+
+@needs_image
+class TestWorkers:
+    """The units of a cluster, each a run inside the image on its worker, against the runs of one process."""
+
+    @staticmethod
+    def expect_the_same_bits(image: str, here: Path, *executor: str) -> None:
+        assert main(arguments(image)) == 0
+        assert main(arguments(image, out="w", workers=(*executor, "--workers", "2"))) == 0
+        expect_equal(here / "r", here / "w")
+        manifest = json.loads((here / "w" / "manifest.json").read_text())
+        assert manifest["verrou"]["launcher"] == "podman" and min(manifest["verrou"]["counted"].values()) > 100
+        assert not containers(image)
+
+    def test_processes(self, image, here):
+        self.expect_the_same_bits(image, here, "--executor", "processes")
+
+    @pytest.mark.slurm
+    def test_array_jobs_of_slurm(self, image, here, configuration, monkeypatch):
+        monkeypatch.setenv("SLURM_CONF", str(configuration))
+        self.expect_the_same_bits(image, here, "--executor", "slurm")
 
 
 def until(condition, seconds: float) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import mcaprobe
-from mcaprobe import forecast_verrou, forecasting, runs_on_engines
+from mcaprobe import calibration, forecast_verrou, forecasting, runs_on_engines
 from mcaprobe.calibration import Calibration, Task, calibrate, in_processes
 from mcaprobe.campaign import Campaign
 from mcaprobe.errors import InputError, RunFailure
@@ -270,6 +270,19 @@ def test_workers_and_what_puts_their_parts_together_are_not_at_their_peaks_at_on
     assert made(tmp_path, monkeypatch, driver=239, workers=2).memory == 2 * (90 + 10) + 40
     assert made(tmp_path, monkeypatch, driver=241, workers=2).memory == 241
     assert made(tmp_path, monkeypatch, driver=241).memory == 90 + 10, "one process does it all"
+
+
+@pytest.mark.parametrize(("engine", "peak"), [(Engine("processes", 2), 60), (Engine(), 90)], ids=["units", "all of it"])
+def test_the_peak_is_that_of_a_worker_which_does_what_the_planned_one_does(tmp_path, monkeypatch, engine, peak):
+    def together(tasks: list[Task]) -> list[Calibration]:
+        crowd = [] if tasks[0].joined else [(7.0, 50), (5.0, 60)]
+        short = Short(5, 6, 1, 4.0, 1.0, 1, 5.0, 1000, 10)
+        first = Calibration(18, 1, 1, (short,), Outline(DIRECT, (), 0, 2, 100, False), 3, (1, 1, 8, 8), 40, 80, 90, 10)
+        return [replace(first, peak=b, shorts=(replace(short, unit=a),)) for a, b in crowd] or [first]
+
+    monkeypatch.setattr(calibration, "_together", together)
+    found, crowding = in_processes(task(tmp_path, engine=engine), 2)
+    assert (found.peak, crowding) == (peak, 1.5)
 
 
 def test_more_samples_at_once_add_what_they_keep_alive(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 
 import mcaprobe
 from mcaprobe.errors import InputError, RunFailure
-from tests.mcaprobe import one_node_slurm
 from tests.mcaprobe import small_models as models
+from tests.mcaprobe.one_node_slurm import configuration as configuration
 from tests.mcaprobe.run_directories import expect_equal
 from tests.mcaprobe.test_campaign import Watcher
 
@@ -18,15 +18,6 @@ OPTIONS = {"samples": 10, "block": 2, "keep_moments": "conv2", "keep_samples": "
 MODEL = f"{models.HERE}:build_small"
 
 submitit = pytest.importorskip("submitit", reason="the extra `cluster` is not installed")
-
-
-@pytest.fixture(scope="module")
-def configuration():
-    try:
-        with one_node_slurm.slurm() as config:
-            yield config
-    except one_node_slurm.CannotStart as error:
-        pytest.skip(f"Slurm cannot start here: {error}")
 
 
 @pytest.fixture
