@@ -352,6 +352,9 @@ def test_the_command_keeps_its_rows_and_draws_them(
     assert "| int8 |" in text and "integer kernels" in text
     assert (tmp_path / "compare_heads.png").stat().st_size > 10_000
     pyplot.close("all")
+    other = ["run", "compare", "--networks", "int8", "--steps", "3", "--repetitions", "1", "--out", str(tmp_path)]
+    assert main(other) == 2, "told before anything is computed"
+    assert "rows of the same configuration" in capsys.readouterr().err
     assert main(["run", "compare", "--steps", "0"]) == 2
     assert "--steps of at least 1" in capsys.readouterr().err
     assert main(["run", "compare", "--networks", "int9"]) == 2
