@@ -18,7 +18,6 @@ from analyses.labels import NUMBER, TABLE, label_rows
 from mcaprobe.errors import InputError, RunFailure
 
 SEGMENTATION = "derivatives/manual"
-LABELS = ("44", "45")  # right and left cerebral white matter
 DONE, PIECES = "*.done.json", "*/pieces/[0-9]*"
 POLL = 0.02  # seconds between two looks
 
@@ -77,8 +76,8 @@ def make_set(config: Config) -> Path:
 
 
 def label_names(path: Path) -> dict[str, str]:
-    """Return the names of the labels that become regions, by number; InputError as `labels.label_rows`."""
-    return {row[NUMBER]: row["Label Name"] for row in label_rows(path, "Label Name") if row[NUMBER] in LABELS}
+    """Return the names of the labels, by number; InputError as `labels.label_rows`."""
+    return {row[NUMBER]: row["Label Name"] for row in label_rows(path, "Label Name")}
 
 
 def command(config: Config, out: Path, level: str) -> list[str]:

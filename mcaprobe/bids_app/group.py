@@ -16,11 +16,12 @@ from mcaprobe.bids_app.derivatives import NOTHING
 from mcaprobe.bids_app.folder import Folder
 from mcaprobe.errors import InputError
 from mcaprobe.intervals import student_interval
-from mcaprobe.storage import read_csv, write_csv, write_json
+from mcaprobe.storage import read_csv, read_json, write_csv, write_json
 
 Interval = Literal["t", "bootstrap"]
 MEASURES = ("bits_mean", "share_noise", "index_change_rate")  # columns of the tables of the images
 TABLE = f"group_{bids.SIGBITS}.tsv"
+FACTS = ("Model", "Samples", "Mode", "Precision", "Seed", "Route", "Estimator")  # of the JSON files of the images
 RESAMPLES = 9999
 Key = tuple[str, str, str, str]  # layer, operator, region, measure
 
@@ -60,6 +61,7 @@ class Group:
         values: Of each row its values by subject.
         subjects: Labels of those with results.
         missing: Names of images that failed, and why.
+        facts: What the JSON files of all tables say alike of model, samples and arithmetic.
     """
 
     rows: list[GroupRow]
@@ -68,12 +70,21 @@ class Group:
     missing: dict[str, str]
     interval: Interval
     level: float
+    facts: dict[str, Any]
 
     @property
     def interval_words(self) -> str:
         """What the interval is, for captions."""
         how = "Student's t" if self.interval == "t" else f"bootstrap (BCa, {RESAMPLES} resamples, seed stated)"
         return f"{self.level:.0%} interval of the mean over subjects by {how}"
+
+    @property
+    def run_words(self) -> str:
+        """What was run of each image, for captions; empty where its JSON files do not say."""
+        if not {"Samples", "Mode", "Route", "Estimator"} <= self.facts.keys():
+            return ""
+        n, mode, route, estimator = (self.facts[key] for key in ("Samples", "Mode", "Route", "Estimator"))
+        return f"Each image: n = {n} samples and the IEEE run, mode {mode}, emulated (route {route}); {estimator}."
 
 
 def group(
@@ -108,7 +119,14 @@ def group(
     generator = np.random.default_rng(seed)
     rows = [_row(key, list(of.values()), interval, level, generator) for key, of in values.items()]
     missing = {name: about["sentence"] for name, about in folder.failed().items()}
-    return Group(rows, list(values.values()), sorted(tables), missing, interval, level)
+    facts = common_facts([path for paths in tables.values() for path in paths])
+    return Group(rows, list(values.values()), sorted(tables), missing, interval, level, facts)
+
+
+def common_facts(tables: Sequence[Path]) -> dict[str, Any]:
+    """Return what the JSON files beside the tables say alike of how the bits were found."""
+    said = [read_json(path.with_suffix(".json")) for path in tables if path.with_suffix(".json").is_file()]
+    return {key: said[0][key] for key in FACTS if said and all(one.get(key, "") == said[0].get(key) for one in said)}
 
 
 def tables_of(out: Path) -> dict[str, list[Path]]:
@@ -170,6 +188,7 @@ def _about(found: Group) -> dict[str, Any]:
         "Subjects": found.subjects,
         "Missing": found.missing,
         "Interval": words,
+        **found.facts,
         "measure": {"Description": "bits_mean in bits; share_noise and index_change_rate are shares from 0 to 1"},
         "subjects": {"Description": "subjects that have a value: each the mean over its images and slices"},
         "mean": {"Description": "mean over the subjects"},

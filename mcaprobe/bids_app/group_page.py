@@ -62,7 +62,8 @@ def _summary(found: Group, seed: int) -> Html:
     words = found.interval_words.replace("seed stated", f"seed {seed}")
     fewest = None if worst is None else tag("p", f"Fewest bits: {_spoken(worst)} in {worst.layer} ({worst.region}).")
     made = tag("p", f"Made by mcaprobe {versions()['mcaprobe']}.", class_="note")
-    return tag("section", tag("h2", "Summary"), tag("p", f"{lead}{words}.", class_="lead"), fewest, made, id="summary")
+    said = tag("p", f"{lead}{words}. {found.run_words}", class_="lead")
+    return tag("section", tag("h2", "Summary"), said, fewest, made, id="summary")
 
 
 def _spoken(row: GroupRow) -> str:

@@ -11,7 +11,7 @@ from mcaprobe.html_report.maps import LayerMaps, frames_of
 from mcaprobe.html_report.overlays import COLOURS as OVER
 from mcaprobe.html_report.overlays import WORDS as OVER_WORDS
 from mcaprobe.html_report.overlays import Overlays
-from mcaprobe.html_report.pictures import LEVELS, PALETTE, anatomy_png, view_of
+from mcaprobe.html_report.pictures import LEVELS, PALETTE, View, anatomy_pngs, view_of
 from mcaprobe.html_report.profiles import REGIONS, Heat
 from mcaprobe.metrics import PREFIX
 from mcaprobe.palette import COLOURS, WORDS
@@ -73,6 +73,13 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not -float("inf") < value < float("inf") else value
 
 
+def _anatomy(run: Shown, view: View | None) -> Sequence[str | None]:
+    """Return the input of a run for each of its frames."""
+    if view is None:
+        return [None]
+    return [None] * view.slices if run.result.place is None else anatomy_pngs(run.result.place, view)
+
+
 def _group(group: Group, heat: Heat, layers: Sequence[LayerMaps], overlays: Overlays) -> dict[str, Any]:
     view = view_of(group.first)
     frames = frames_of(group)
@@ -82,8 +89,7 @@ def _group(group: Group, heat: Heat, layers: Sequence[LayerMaps], overlays: Over
         "sides": SIDES[group.plane] if group.plane is not None else None,
         "aspect": None if view is None else round(view.aspect, 6),
         "mostBits": group.most_bits,
-        "anatomy": [None if run.result.place is None or view is None else anatomy_png(run.result.place, view)
-                    for run in group.runs],
+        "anatomy": [picture for run in group.runs for picture in _anatomy(run, view)],
         "frames": [{"label": label, "run": group.runs.index(run)} for run, label in frames],
         "overlays": [{"key": s.key, "kind": s.kind, "name": s.name} for s in overlays.on(group)],
         "layers": [layer.data() for layer in layers],

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcaprobe.html_report.groups import Group, Shown
 from mcaprobe.html_report.overlays import Overlays
-from mcaprobe.html_report.pictures import View, grid_of, map_pngs, share_pngs, view_of
+from mcaprobe.html_report.pictures import View, grid_of, map_pngs, share_pngs, slice_names, view_of
 from mcaprobe.selection import select_layers
 from mcaprobe.settings import matches
 
@@ -62,12 +62,11 @@ class Kept:
 def frames_of(group: Group) -> list[tuple[Shown, str]]:
     """Return the positions of the slider: the run of each, and its name."""
     view = view_of(group.first)
-    count = view.slices if view is not None else 1
-    if count == 1:
+    if view is None or view.slices == 1:
         return [(run, run.label) for run in group.runs]
     alone = len(group.runs) == 1
     names = [(run, "" if alone else f"{run.label}, ") for run in group.runs]
-    return [(run, f"{name}slice {k} (0 to {count - 1})") for run, name in names for k in range(count)]
+    return [(run, f"{name}{cut}") for run, name in names for cut in slice_names(run.result, view)]
 
 
 def maps_of(group: Group, overlays: Overlays, globs: Sequence[str]) -> list[LayerMaps]:
@@ -95,7 +94,7 @@ def _layer(group: Group, view: View, overlays: Overlays, name: str) -> LayerMaps
                 pictures = {key: share_pngs(values, view) for key, values in shares.items()}
                 if layer.has_map:
                     pictures = {"map": map_pngs(layer, view, group.most_bits), **pictures}
-                near = view.nearest(grid, sizes[0][0])
+                near = view.nearest(grid, sizes[0])
                 frames += [len(cuts) + k if k >= 0 else -1 for k in near]
                 cuts += [dict(zip(pictures, cut, strict=True)) for cut in zip(*pictures.values(), strict=True)]
         if not pictures:

@@ -39,21 +39,18 @@ class View:
         image: Image axes of the input, 1 to 3 of them.
         upwards: Whether a slice is turned so that its first axis points right and its second up.
         aspect: Width over height of the field of view.
-        slices: How many slices the input has in one run: 1 unless it is a volume, which is cut across its first axis.
+        across: Image axis that the slices of a volume are across; None: the input is no volume.
     """
 
     image: tuple[int, ...]
     upwards: bool
     aspect: float
+    across: int | None = None
 
     @property
     def slices(self) -> int:
-        return self.image[0] if len(self.image) == 3 else 1
-
-    @property
-    def flat(self) -> tuple[int, ...]:
-        """Image axes of one slice."""
-        return self.image[1:] if len(self.image) == 3 else self.image
+        """How many slices the input has in one run."""
+        return 1 if self.across is None else self.image[self.across]
 
     def box(self, grid: Grid, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
         """Return left, top, width and height of a map in the field of view, in percent.
@@ -62,7 +59,7 @@ class View:
             grid: (scale, offset) of each image axis, voxel centres. shape: Image axes of the layer.
         """
         extents = [_extent(step, size, whole) for step, size, whole in zip(grid, shape, self.image, strict=True)]
-        flat = extents[-len(self.flat) :]
+        flat = [extent for axis, extent in enumerate(extents) if axis != self.across]
         if len(flat) == 1:
             (left, right), top, bottom = flat[0], 0.0, 100.0
         elif self.upwards:
@@ -75,29 +72,36 @@ class View:
     def cut(self, values: ArrayLike) -> list[NDArray[np.generic]]:
         """Return the slices of a map of the image axes, each as it is drawn: (rows, columns)."""
         array = np.asarray(values)
-        flat = list(array) if len(self.image) == 3 else [array]
+        flat = [array] if self.across is None else list(np.moveaxis(array, self.across, 0))
         return [np.rot90(part) if self.upwards else np.atleast_2d(part) for part in flat]
 
-    def nearest(self, grid: Grid, size: int) -> list[int]:
-        """Return which slice of a map of `size` lies nearest to each slice of the input; -1 outside of it."""
-        if len(self.image) < 3:
+    def nearest(self, grid: Grid, shape: tuple[int, ...]) -> list[int]:
+        """Return which slice of a map of `shape` lies nearest to each slice of the input; -1 outside of it."""
+        if self.across is None:
             return [0]
-        return nearest(grid[0], size, self.image[0])
+        return nearest(grid[self.across], shape[self.across], self.image[self.across])
 
 
 def view_of(result: Result) -> View | None:
     """Return how the maps of a run are drawn; None where the input has no image axes, or more than three."""
     place, image = result.place, result.image_shape
     if place is not None:
-        edges = place.voxel_size
-        if place.anatomy.ndim == 3:  # drawn as slices across the first axis
-            edges = tuple(place.affine[:3, 1:3].norm(dim=0).tolist())
-        width, height = (n * edge for n, edge in zip(place.anatomy.shape[-2:], edges, strict=True))
-        return View(tuple(place.anatomy.shape), True, width / height)
+        shape = tuple(place.anatomy.shape)
+        across = place.axis if len(shape) == 3 else None
+        flat = [size for axis, size in enumerate(shape) if axis != across]
+        width, height = (size * edge for size, edge in zip(flat, place.voxel_size, strict=True))
+        return View(shape, True, width / height, across)
     if not 1 <= len(image) <= 3 or 0 in image:
         return None
     aspect = 4.0 if len(image) == 1 else min(max(image[-1] / image[-2], 0.25), 4.0)
-    return View(tuple(image), False, aspect)
+    return View(tuple(image), False, aspect, 0 if len(image) == 3 else None)
+
+
+def slice_names(result: Result, view: View) -> list[str]:
+    """Return what the slices of a volume are called: by their numbers in the image where only some of them were run."""
+    pieces = result.manifest.get("pieces", {})
+    numbers = pieces["numbers"] if pieces.get("kind") == "slice" else range(view.slices)
+    return [f"slice {number} ({numbers[0]} to {numbers[-1]})" for number in numbers]
 
 
 def grid_of(layer: LayerResult, view: View, shape: tuple[int, ...]) -> Grid | None:
@@ -141,13 +145,12 @@ def indices(bits: NDArray[np.float64], kinds: NDArray[np.uint8], most_bits: floa
     return np.where(kinds == Class.NUMBER, steps, LEVELS - 1 + kinds).astype(np.uint8)
 
 
-def anatomy_png(place: Place, view: View) -> str:
-    """Return the slice, of a volume the middle one, in grey, from its darkest voxel to its brightest."""
+def anatomy_pngs(place: Place, view: View) -> list[str]:
+    """Return each slice of the input in grey, from its darkest voxel (of all slices) to its brightest."""
     values = place.anatomy.numpy().astype(np.float64)
     low, high = float(values.min()), float(values.max())
     grey = np.zeros_like(values) if high <= low else (values - low) / (high - low)
-    parts = view.cut(grey)
-    return grey_png(np.rint(parts[len(parts) // 2].astype(np.float64) * 255).astype(np.uint8))
+    return [grey_png(np.rint(part.astype(np.float64) * 255).astype(np.uint8)) for part in view.cut(grey)]
 
 
 def share_pngs(shares: ArrayLike, view: View) -> list[str]:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mcaprobe.html_report.groups import Group
-from mcaprobe.html_report.pictures import Grid, View, grid_of, nearest, view_of
+from mcaprobe.html_report.pictures import Grid, View, grid_of, nearest, slice_names, view_of
 from mcaprobe.layer_result import LayerResult
 from mcaprobe.maps import layer_mask
 from mcaprobe.metrics import PREFIX
 from mcaprobe.place import Place
 from mcaprobe.regions import ALL
+from mcaprobe.result import Result
 from mcaprobe.rows import Row
 from mcaprobe.statistics import Class
 
@@ -89,7 +90,7 @@ def _rounded(value: float | None) -> float | None:
 def _across(group: Group, view: View) -> Heat:
     """Return the heatmap of a single run: slices of its volume, or bands across its slice."""
     result, place = group.first, group.first.place
-    axis, names, ends = _bands(view, place)
+    axis, names, ends = _bands(result, view)
     rows: dict[str, dict[str, list[Cell]]] = {}
     for name in result.layers:
         layer = result[name]
@@ -99,8 +100,9 @@ def _across(group: Group, view: View) -> Heat:
                 region: profile(layer, grid, axis, view.image[axis], len(names), where)
                 for region, where in _regions(layer, grid, place).items()
             }
-    if len(view.image) == 3:
-        what = "Columns are the slices of the volume across its first image axis, at the input's resolution."
+    if view.across is not None:
+        which = "slices of the volume across its first image axis" if place is None else f"{place.plane} slices"
+        what = f"Columns are the {which}, at the input's resolution."
     else:
         what = (
             f"Columns are {len(names)} bands across the slice, from {ends[0]} to {ends[1]}; a cell is the mean of the "
@@ -109,11 +111,11 @@ def _across(group: Group, view: View) -> Heat:
     return Heat(what, names, ends, rows)
 
 
-def _bands(view: View, place: Place | None) -> tuple[int, list[str], tuple[str, str]]:
+def _bands(result: Result, view: View) -> tuple[int, list[str], tuple[str, str]]:
     """Return the axis that the columns follow, their names, and what its ends are called."""
-    size = view.image[0]
-    if len(view.image) == 3:
-        return 0, [f"slice {k} (0 to {size - 1})" for k in range(size)], ("first slice", "last slice")
+    place = result.place
+    if view.across is not None:
+        return view.across, slice_names(result, view), ("first slice", "last slice")
     axis = 1 if view.upwards else 0
     ends = _ENDS[place.plane] if place is not None else ("first row", "last row")
     count = min(BANDS, view.image[axis])

@@ -48,14 +48,25 @@ def _told(problems: Sequence[Problem]) -> Html:
 def _lead(group: Group) -> str:
     result = group.first
     manifest = result.manifest
-    what = f"{group.plane} slice" if group.plane else "run"
-    count = f"One {what}" if len(group.runs) == 1 else f"{len(group.runs)} {what}s"
+    count = _counted(group)
     clock = wall_clock(group)
     return (
         f"{count}, {len(manifest['layers'])} layers{f', {clock} of wall clock' if clock else ''}. n = {result.samples} "
         f"samples and the IEEE run{' each' if len(group.runs) > 1 else ''}, mode {manifest['mode']}, "
         f"{arithmetic_of(manifest)}. Significant bits: {result.estimator}."
     )
+
+
+def _counted(group: Group) -> str:
+    """Return what was run: slices, volumes and their pieces, or tensors."""
+    pieces = group.first.manifest.get("pieces")
+    if pieces is None:
+        what = f"{group.plane} slice" if group.plane else "run"
+        return f"One {what}" if len(group.runs) == 1 else f"{len(group.runs)} {what}s"
+    number = len(pieces["numbers"])
+    one, more = (f"{group.plane} slice", "s") if pieces["kind"] == "slice" else (pieces["kind"], "es")
+    many = f"{number} {one}{more * (number > 1)}{' each' * (len(group.runs) > 1)}"
+    return f"One volume of {many}" if len(group.runs) == 1 else f"{len(group.runs)} volumes of {many}"
 
 
 def _numbers(group: Group, region: str) -> Html | None:

@@ -58,7 +58,7 @@ def source(tmp_path) -> Path:
 def test_the_set_links_images_and_names_labels(source, tmp_path) -> None:
     dataset = make_set(Config(tmp_path / "set", ["1"], source=source))
     assert (dataset / "sub-1/anat/sub-1_T1w.nii.gz").resolve() == source / "1_SS.nii.gz"
-    assert (dataset / "derivatives/manual/dseg.tsv").read_text() == "index\tname\n44\tWhite\n"
+    assert (dataset / "derivatives/manual/dseg.tsv").read_text() == "index\tname\n4\tVentricle\n44\tWhite\n"
     with pytest.raises(InputError, match="is there already"):
         make_set(Config(tmp_path / "set", ["1"], source=source))
     with pytest.raises(InputError, match="Expected the labelled brain 2 at"):

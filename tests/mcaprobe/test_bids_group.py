@@ -120,6 +120,19 @@ def test_the_table_and_its_side_car_are_written(out, capsys) -> None:
     assert "bootstrap" in about["Interval"] and set(found[0]) <= set(about) | {"layer", "operator", "region"}
 
 
+def test_what_was_run_of_each_image_is_told_where_all_agree(out) -> None:
+    assert group(Folder(out, out)).run_words == ""
+    facts = {"Model": "net", "Samples": 7, "Mode": "random", "Precision": None, "Route": "exact", "Estimator": "cnh"}
+    for seed, path in enumerate(sorted(out.glob("sub-*/**/*_sigbits.tsv"))):
+        path.with_suffix(".json").write_text(json.dumps({**facts, "Seed": seed, "Plane": "axial"}))
+    found = group(Folder(out, out))
+    assert found.facts == facts
+    assert found.run_words == "Each image: n = 7 samples and the IEEE run, mode random, emulated (route exact); cnh."
+    assert main(["bids", str(out), str(out), "group"]) == 0
+    assert found.run_words in (out / "group.html").read_text()
+    assert json.loads((out / "group_sigbits.json").read_text())["Samples"] == 7
+
+
 class Page(HTMLParser):
     """Collects the links and the texts of a page, and what it would load."""
 

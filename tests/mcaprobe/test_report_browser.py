@@ -179,7 +179,7 @@ def test_the_slider_shows_the_slice_that_it_names(opened, whole_report):
         assert page.inner_text("#map-where") == frame["label"]
         assert page.get_attribute("#map-slice", "aria-valuetext") == frame["label"]
         assert page.get_attribute("#map", "src") == f"data:image/png;base64,{layer['cuts'][layer['frames'][k]]['map']}"
-        assert page.get_attribute("#anatomy", "src").endswith(group["anatomy"][frame["run"]])
+        assert page.get_attribute("#anatomy", "src").endswith(group["anatomy"][k])
         assert frame["label"] in page.inner_text("#anatomy-caption")
         page.keyboard.press("ArrowRight")
     page.select_option("#map-layer", label="pool")

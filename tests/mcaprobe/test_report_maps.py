@@ -36,8 +36,11 @@ UP, DOWN = View((8, 6), True, 8 / 6), View((8, 6), False, 6 / 8)
     (UP, [[2.0, 0.0], [2.0, 0.0]], (4, 3), (-6.25, 100 / 12, 100, 100)),  # a stride that begins at the first voxel
     (DOWN, [[2.0, 0.0], [2.0, 0.0]], (4, 3), (-100 / 12, -6.25, 100, 100)),
     (View((10,), False, 4.0), [[1.0, 2.0]], (6,), (20, 0, 60, 100)),
-    (View((5, 8, 6), False, 1.0), [[1.0, 0.0], [2.0, 0.5], [1.0, 1.0]], (5, 4, 4), (100 / 6, 0, 400 / 6, 100)),
-], ids=["whole up", "whole", "pooled", "valid up", "stride up", "stride", "line", "volume"])  # fmt: skip
+    (View((5, 8, 6), False, 1.0, 0), [[1.0, 0.0], [2.0, 0.5], [1.0, 1.0]], (5, 4, 4), (100 / 6, 0, 400 / 6, 100)),
+    (View((8, 6, 5), True, 1.0, 2), [[2.0, 0.5], [1.0, 1.0], [1.0, 0.0]], (4, 4, 5), (0, 100 / 6, 100, 400 / 6)),
+    (View((8, 5, 6), True, 1.0, 1), [[2.0, 0.5], [1.0, 0.0], [1.0, 1.0]], (4, 5, 4), (0, 100 / 6, 100, 400 / 6)),
+], ids=["whole up", "whole", "pooled", "valid up", "stride up", "stride", "line", "volume",
+        "axial volume", "coronal volume"])  # fmt: skip
 def test_a_map_is_placed_by_the_grid_of_its_layer(view, grid, shape, box):
     assert view.box(grid, shape) == pytest.approx(box, abs=1e-3)
 
@@ -47,7 +50,11 @@ def test_a_slice_is_turned_so_that_its_second_axis_points_up():
     (up,), (down,) = UP.cut(values), DOWN.cut(values)
     assert up.shape == (6, 8) and up[0, 7] == values[7, 5] and up[5, 0] == values[0, 0]
     assert np.array_equal(down, values)
-    assert [part.shape for part in View((2, 8, 6), False, 1.0).cut(np.zeros((2, 8, 6)))] == [(8, 6), (8, 6)]
+    assert [part.shape for part in View((2, 8, 6), False, 1.0, 0).cut(np.zeros((2, 8, 6)))] == [(8, 6), (8, 6)]
+    for across in range(3):
+        volume = np.stack([values, values + 1], axis=across)
+        first, second = View(volume.shape, True, 1.0, across).cut(volume)
+        assert np.array_equal(first, up) and np.array_equal(second, up + 1)
     assert View((6,), False, 4.0).cut(np.arange(6))[0].shape == (1, 6)
 
 

@@ -15,6 +15,7 @@ from mcaprobe.storage import read_csv
 from mcaprobe.streams import piece_seed
 from tests.mcaprobe import small_models as models
 from tests.mcaprobe import unit_faults as faults
+from tests.mcaprobe.report_pages import Page, decoded
 from tests.mcaprobe.run_directories import expect_equal
 from tests.mcaprobe.test_campaign import Watcher
 
@@ -205,6 +206,25 @@ def test_the_commands_read_a_volume(head, axial, tmp_path, capsys):
     assert main(["digits", str(axial), "--method", "general"]) == 0
     assert main(["mask", str(axial), "--below", "1", "--layers", "conv2"]) == 0
     assert main(["report", str(axial), "--out", str(tmp_path / "report.html")]) == 0
+
+
+@pytest.mark.parametrize("plane", AXES)
+def test_the_report_shows_the_slices_of_the_plane_with_the_input_beside_each(head, tmp_path, plane):
+    run(head, tmp_path / "run", slices="2:7:2", input_options={"plane": plane}, metrics=[])
+    mcaprobe.report(tmp_path / "run", tmp_path / "report.html")
+    page = Page.read(tmp_path / "report.html")
+    (group,) = page.data["groups"]
+    assert f"One volume of 3 {plane} slices" in page.text
+    assert [frame["label"] for frame in group["frames"]] == [f"slice {k} (2 to 6)" for k in (2, 4, 6)]
+    place = mcaprobe.load(tmp_path / "run").place
+    assert group["plane"] == plane and place is not None
+    low, high = place.anatomy.min(), place.anatomy.max()
+    for k, picture in enumerate(group["anatomy"]):
+        grey = 255 * (place.anatomy.select(AXES[plane], k) - low) / (high - low)
+        np.testing.assert_array_equal(decoded(picture), np.rint(np.rot90(grey.double().numpy())))
+    conv = next(layer for layer in group["layers"] if layer["name"] == "conv1")
+    assert conv["frames"] == [0, 1, 2] and len(group["heat"]["columns"]) == 3
+    assert f"Columns are the {plane} slices" in group["heat"]["what"]
 
 
 BAD = {

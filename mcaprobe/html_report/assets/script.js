@@ -319,22 +319,22 @@ function chooseMapGroup() {
 function showMap() {
   const group = shown.group, layer = group.layers[$("map-layer").value], frame = Number($("map-slice").value);
   if (!layer) return;
-  const { label, run } = group.frames[frame], cut = layer.cuts[layer.frames[frame]] ?? {};
+  const { label } = group.frames[frame], cut = layer.cuts[layer.frames[frame]] ?? {};
   Object.assign(shown, { layer, cut, frame });
   $("map-where").textContent = label;
   $("map-slice").setAttribute("aria-valuetext", label);
-  picture($("anatomy"), group.anatomy[run], `${group.plane ?? "input"}, ${label}`);
+  picture($("anatomy"), group.anatomy[frame], `${group.plane ?? "input"}, ${label}`);
   place($("anatomy"), [0, 0, 100, 100]);
   place($("map"), layer.box);
   place($("overlay"), layer.box);
   picture($("map"), cut.map, `Significant bits of ${layer.name}, ${label}`);
   const without = layer.cuts.some((each) => each.map) ? ": no map on this slice" : ": no bits, hence no map";
   $("map-caption").textContent = `${layer.name} (${layer.caption})${cut.map ? "" : without}`;
-  $("anatomy-panel").hidden = !group.anatomy[run] && !group.overlays.length;
+  $("anatomy-panel").hidden = !group.anatomy[frame] && !group.overlays.length;
   document.querySelectorAll(".side").forEach((side, i) => {
     side.textContent = group.sides ? group.sides[i] : "";
   });
-  $("anatomy-caption").textContent = group.anatomy[run] ? `Input: ${group.plane}, ${label}` : label;
+  $("anatomy-caption").textContent = group.anatomy[frame] ? `Input: ${group.plane}, ${label}` : label;
   loadOverlay();
 }
 
