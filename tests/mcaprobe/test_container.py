@@ -1,8 +1,8 @@
-"""Does the image of docker/ perturb, and does a campaign run in it? With podman, for real.
+"""Does the image of docker/ perturb, and does a campaign run in it? With podman, docker or apptainer, for real.
 
-Needs root, podman and runc, and an image: either one that is there,
+Needs root, the engine (podman: and runc), and an image: either one that is there,
 
-    MCAPROBE_TEST_IMAGE    its name
+    MCAPROBE_TEST_IMAGE    its name; of apptainer its file
 
 or what it takes to build one with buildah, without a network:
 
@@ -12,7 +12,7 @@ or what it takes to build one with buildah, without a network:
 
 What the engine needs on this machine may be said otherwise than for the one that these tests were written on:
 
-    MCAPROBE_TEST_ENGINE   `podman --runtime runc`
+    MCAPROBE_TEST_ENGINE   `podman --runtime runc`; or `docker`; or what ends in `apptainer`
     MCAPROBE_TEST_OPTIONS  of its `run`: `--ulimit=nofile=20000:20000 --ulimit=nproc=1024:1024`
     MCAPROBE_TEST_BUILD    of `buildah bud`: `--isolation=chroot`
 """
@@ -33,7 +33,7 @@ import pytest
 
 from mcaprobe.__main__ import main
 from mcaprobe.container import inside
-from mcaprobe.verrou import Verrou
+from mcaprobe.verrou import APPTAINER, DOCKER, PODMAN, Verrou
 from tests.mcaprobe.one_node_slurm import configuration as configuration
 from tests.mcaprobe.run_directories import expect_equal
 
@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGE, BASE = os.environ.get("MCAPROBE_TEST_IMAGE"), os.environ.get("MCAPROBE_TEST_BASE")
 LOCAL = os.environ.get("MCAPROBE_TEST_LOCAL")
 ENGINE = os.environ.get("MCAPROBE_TEST_ENGINE", "podman --runtime runc")
+LAUNCHER = next(word for word in shlex.split(ENGINE) if word in (DOCKER, PODMAN, APPTAINER))
 OPTIONS = os.environ.get("MCAPROBE_TEST_OPTIONS", "--ulimit=nofile=20000:20000 --ulimit=nproc=1024:1024").split()
 BUILD = os.environ.get("MCAPROBE_TEST_BUILD", "--isolation=chroot").split()
 
@@ -63,11 +64,13 @@ def no_image() -> str | None:
     """Return why there is no image to run, or None."""
     if IMAGE is None and LOCAL is None:
         return "no image (MCAPROBE_TEST_IMAGE) and no tarball of Verrou to build one with (MCAPROBE_TEST_LOCAL)"
-    return lacking("podman", "runc") or (no_build() if IMAGE is None else None)
+    needed = ["runc"] if LAUNCHER == PODMAN else []
+    return lacking(shlex.split(ENGINE)[0], *needed) or (no_build() if IMAGE is None else None)
 
 
 pytestmark = pytest.mark.container
 needs_image = pytest.mark.skipif(no_image() is not None, reason=str(no_image()))
+with_names = pytest.mark.skipif(LAUNCHER == APPTAINER, reason="its containers have no names, and options of their own")
 needs_base = pytest.mark.skipif(no_build() is not None, reason=str(no_build()))
 
 
@@ -136,7 +139,7 @@ def here(tmp_path, monkeypatch):
 
 
 def arguments(
-    image: str, *more: str, launcher: str = "podman", out: str = "r", workers: tuple[str, ...] = ("--jobs", "2")
+    image: str, *more: str, launcher: str = LAUNCHER, out: str = "r", workers: tuple[str, ...] = ("--jobs", "2")
 ) -> list[str]:
     """Return the arguments of a campaign of two samples."""
     options = [f"--engine-option={option}" for option in OPTIONS]
@@ -154,13 +157,16 @@ def run_inside(
 
 
 def containers(image: str) -> list[str]:
-    """Return the containers of the image that are there."""
+    """Return the containers of the image that are there; none of apptainer, whose containers are processes."""
+    if LAUNCHER == APPTAINER:
+        return []
     command = [*shlex.split(ENGINE), "ps", "--all", "--format", "{{.Image}}"]
     there = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return [name for name in there if image in name]
 
 
 @needs_image
+@with_names
 class TestImage:
     def test_its_check_passes(self, image):
         sealed = ["run", "--rm", "--read-only", "--tmpfs=/tmp", "--network=none"]
@@ -217,18 +223,20 @@ class TestCampaign:
         manifest = json.loads((here / "r" / "manifest.json").read_text())
         about = manifest["verrou"]
         print(about)
-        assert manifest["status"] == "complete" and about["launcher"] == "podman" and about["image"] == image
+        assert manifest["status"] == "complete" and about["launcher"] == LAUNCHER and about["image"] == image
         assert list(about["counted"]) == ["reference", "again", "0", "1"] and min(about["counted"].values()) > 100
         assert about["baseline_repeated"] and set(about["threads"].values()) == {1}
         assert "verrou" in about["version"] and about["instruction_set"] in ("AVX2", "DEFAULT")
         assert not containers(image)
 
+    @with_names
     def test_nothing_instrumented_is_one_sentence(self, image, here, capsys):
         more = f"--engine-option={uninstrumented(here)}"
-        assert main(arguments(image, more, launcher="docker")) == 2  # the command of docker, given to podman
+        assert main(arguments(image, more, launcher="docker")) == 2  # whose command podman takes as well
         errors = capsys.readouterr().err
         assert "mcaprobe: Not perturbed: Verrou counted no floating-point operation in" in errors
 
+    @with_names
     def test_an_interrupted_campaign_leaves_no_container(self, image, here):
         (here / "hang").touch()
         heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore it
@@ -263,7 +271,7 @@ class TestWorkers:
         assert main(arguments(image, out="w", workers=(*executor, "--workers", "2"))) == 0
         expect_equal(here / "r", here / "w")
         manifest = json.loads((here / "w" / "manifest.json").read_text())
-        assert manifest["verrou"]["launcher"] == "podman" and min(manifest["verrou"]["counted"].values()) > 100
+        assert manifest["verrou"]["launcher"] == LAUNCHER and min(manifest["verrou"]["counted"].values()) > 100
         assert not containers(image)
 
     def test_processes(self, image, here):
@@ -299,4 +307,4 @@ class TestBuild:
     @pytest.mark.skipif(no_image() is not None, reason=str(no_image()))
     def test_an_image_without_verrou_is_one_sentence(self, here, capsys):
         assert main(arguments(str(BASE))) == 2
-        assert f"mcaprobe: The image {BASE} has no Verrou, or podman refuses to run it (" in capsys.readouterr().err
+        assert f"mcaprobe: The image {BASE} has no Verrou, or {LAUNCHER} refuses to run it (" in capsys.readouterr().err
