@@ -1,5 +1,7 @@
 """Where are layers reduced to moments while a perturbed model runs? In threads that the perturbation does not reach."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -18,8 +20,11 @@ class Reducer:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._outer = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-        self._inner = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self._name = f"reduce-{id(self)}"
+        self._outer, self._inner = (
+            ThreadPoolExecutor(count, self._name, initializer=torch.set_num_threads, initargs=(1,))
+            for count in (1, threads)
+        )
 
     def __enter__(self) -> "Reducer":
         return self
@@ -27,6 +32,12 @@ class Reducer:
     def __exit__(self, *error: object) -> None:
         self._outer.shutdown()
         self._inner.shutdown()
+        # An interrupt within the start of a thread leaves one that its executor does not know and that still writes.
+        for thread in threading.enumerate():
+            if thread.name.startswith(self._name):
+                while thread.ident is None:  # on its way
+                    time.sleep(0.001)
+                thread.join()
 
     def call(self, function: Callable[[], None]) -> None:
         """Run `function` unperturbed and wait for it; its exception is raised here."""
