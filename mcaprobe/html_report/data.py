@@ -11,7 +11,7 @@ from mcaprobe.html_report.maps import LayerMaps, frames_of
 from mcaprobe.html_report.overlays import COLOURS as OVER
 from mcaprobe.html_report.overlays import WORDS as OVER_WORDS
 from mcaprobe.html_report.overlays import Overlays
-from mcaprobe.html_report.pictures import LEVELS, PALETTE, View, anatomy_pngs, view_of
+from mcaprobe.html_report.pictures import LEVELS, PALETTE, view_of
 from mcaprobe.html_report.profiles import REGIONS, Heat
 from mcaprobe.metrics import PREFIX
 from mcaprobe.palette import COLOURS, WORDS
@@ -22,12 +22,14 @@ from mcaprobe.table import COLUMNS, row_record
 
 
 def page_data(
-    groups: Sequence[Group], heats: Sequence[Heat], layers: Sequence[Sequence[LayerMaps]], overlays: Overlays
-) -> dict[str, Any]:
+    groups: Sequence[Group], heats: Sequence[Heat], inputs: Sequence[Sequence[str | None]],
+    layers: Sequence[Sequence[LayerMaps]], overlays: Overlays,
+) -> dict[str, Any]:  # fmt: skip
     """Return it as plain JSON values.
 
     Args:
         heats: The heatmap of each group.
+        inputs: Of each group `maps.inputs_of`.
         layers: Of each group, those that have pictures in the page.
     """
     runs = [(g, run) for g, group in enumerate(groups) for run in group.runs]
@@ -41,7 +43,7 @@ def page_data(
         "regions": [region for region in REGIONS if _has_region(groups, region)],
         "runs": [_run(g, group_run, len(groups) > 1) for g, group_run in runs],
         "groups": [
-            _group(group, heat, found, overlays) for group, heat, found in zip(groups, heats, layers, strict=True)
+            _group(*own, overlays) for own in zip(groups, heats, inputs, layers, strict=True)
         ],
     }  # fmt: skip
 
@@ -73,14 +75,9 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not -float("inf") < value < float("inf") else value
 
 
-def _anatomy(run: Shown, view: View | None) -> Sequence[str | None]:
-    """Return the input of a run for each of its frames."""
-    if view is None:
-        return [None]
-    return [None] * view.slices if run.result.place is None else anatomy_pngs(run.result.place, view)
-
-
-def _group(group: Group, heat: Heat, layers: Sequence[LayerMaps], overlays: Overlays) -> dict[str, Any]:
+def _group(
+    group: Group, heat: Heat, inputs: Sequence[str | None], layers: Sequence[LayerMaps], overlays: Overlays
+) -> dict[str, Any]:
     view = view_of(group.first)
     frames = frames_of(group)
     return {
@@ -89,7 +86,7 @@ def _group(group: Group, heat: Heat, layers: Sequence[LayerMaps], overlays: Over
         "sides": SIDES[group.plane] if group.plane is not None else None,
         "aspect": None if view is None else round(view.aspect, 6),
         "mostBits": group.most_bits,
-        "anatomy": [picture for run in group.runs for picture in _anatomy(run, view)],
+        "anatomy": list(inputs),
         "frames": [{"label": label, "run": group.runs.index(run)} for run, label in frames],
         "overlays": [{"key": s.key, "kind": s.kind, "name": s.name} for s in overlays.on(group)],
         "layers": [layer.data() for layer in layers],

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcaprobe.html_report.groups import Group, Shown
 from mcaprobe.html_report.overlays import Overlays
-from mcaprobe.html_report.pictures import View, grid_of, map_pngs, share_pngs, slice_names, view_of
+from mcaprobe.html_report.pictures import View, anatomy_pngs, grid_of, map_pngs, share_pngs, slice_names, view_of
 from mcaprobe.selection import select_layers
 from mcaprobe.settings import matches
 
@@ -67,6 +67,16 @@ def frames_of(group: Group) -> list[tuple[Shown, str]]:
     alone = len(group.runs) == 1
     names = [(run, "" if alone else f"{run.label}, ") for run in group.runs]
     return [(run, f"{name}{cut}") for run, name in names for cut in slice_names(run.result, view)]
+
+
+def inputs_of(group: Group) -> list[str | None]:
+    """Return the input at each position of the slider, in grey, as PNG in base64; None where it is no image."""
+    view = view_of(group.first)
+    if view is None:
+        return [None] * len(group.runs)
+    places = [run.result.place for run in group.runs]
+    parts = [[None] * view.slices if place is None else anatomy_pngs(place, view) for place in places]
+    return [picture for part in parts for picture in part]
 
 
 def maps_of(group: Group, overlays: Overlays, globs: Sequence[str]) -> list[LayerMaps]:

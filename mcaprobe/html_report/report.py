@@ -13,7 +13,7 @@ from mcaprobe.html_report import sections
 from mcaprobe.html_report.data import page_data
 from mcaprobe.html_report.facts import versions_of
 from mcaprobe.html_report.groups import Group, load_runs
-from mcaprobe.html_report.maps import Kept, maps_of, within
+from mcaprobe.html_report.maps import Kept, inputs_of, maps_of, within
 from mcaprobe.html_report.markup import Html, tag
 from mcaprobe.html_report.nan_maps import PATTERN
 from mcaprobe.html_report.overlays import UNSTABLE, Overlays, agreement_rows, load_overlays
@@ -56,6 +56,7 @@ class Report:
 class _Parts:
     groups: list[Group]
     heats: list[Heat]
+    inputs: list[list[str | None]]
     overlays: Overlays
     rows: list[Rows]
     problems: list[Problem]
@@ -128,10 +129,11 @@ def _gathered(
     try:
         overlays = load_overlays(groups, masks, nan)
         heats = [heat_of(group) for group in groups]
+        inputs = [inputs_of(group) for group in groups]
     except DamagedFile as error:
         raise InputError(f"A run is damaged: {error}.") from error
     problems = [*of_groups(groups), *_overlay_problems(overlays)]
-    return _Parts(groups, heats, overlays, tables, problems, globs)
+    return _Parts(groups, heats, inputs, overlays, tables, problems, globs)
 
 
 def _overlay_problems(overlays: Overlays) -> list[Problem]:
@@ -177,7 +179,7 @@ def _built(parts: _Parts, kept: Kept, budget: int) -> bytes:
            ("layers", "Table of layers"), *([("rows", "Measurements")] if measured else []), ("methods", "Methods"),
            ("problems", "Errors and warnings"), ("about", "About")]  # fmt: skip
     titles = list(dict.fromkeys(group.title for group in groups))
-    return build("; ".join(titles), fields, nav, page_data(groups, parts.heats, kept.layers, overlays))
+    return build("; ".join(titles), fields, nav, page_data(groups, parts.heats, parts.inputs, kept.layers, overlays))
 
 
 def _left_out(groups: Sequence[Group], kept: Kept, budget: int) -> list[Problem]:
