@@ -102,13 +102,11 @@ def calibrate(task: Task, submitted: float) -> Calibration:
     seen = Run(campaign, Observer()).look()
     pieces = None if x.whole is None else len(x.whole.numbers)
     task.folder.mkdir(parents=True)
-    planned = outline(task.settings, task.engine, seen, pieces, task.folder)
+    planned, growth = _outlined(task, seen, pieces)
     idle, driver = base_memory(task.settings.device), driver_memory(task.settings, seen)
-    growth = _growth(task, planned, seen, pieces)
     cold, way = _shorts(campaign, planned, task, first=True)
     if way == BY_CHUNKS and planned.way == DIRECT:  # the model cannot run its samples side by side
-        planned = outline(task.settings, task.engine, seen, pieces, task.folder, alone=True)
-        growth = _growth(task, planned, seen, pieces)
+        planned, growth = _outlined(task, seen, pieces, alone=True)
         cold, way = _shorts(campaign, planned, task, first=True)
     shorts, way = _shorts(campaign, planned, task)
     warming = max(0.0, cold[0].seconds - shorts[0].seconds)
@@ -118,10 +116,12 @@ def calibrate(task: Task, submitted: float) -> Calibration:
     )  # fmt: skip
 
 
-def _growth(task: Task, planned: Outline, seen: Survey, pieces: int | None) -> int:
-    """Return by how many bytes a worker of the planned campaign is predicted to exceed the largest short one."""
+def _outlined(task: Task, seen: Survey, pieces: int | None, alone: bool = False) -> tuple[Outline, int]:
+    """Return what is planned, and by how many bytes its worker is predicted to exceed that of the largest short one."""
+    planned = outline(task.settings, task.engine, seen, pieces, task.folder, alone)
     largest = sketches(task.settings, planned)[-1].settings
-    return max(0, planned.memory - outline(largest, Engine(), seen, pieces, task.folder, planned.alone).memory)
+    short = outline(largest, Engine(), seen, pieces, task.folder, alone)
+    return planned, max(0, planned.memory - short.memory)
 
 
 def _shorts(
