@@ -147,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
                      "load_after": _load(), "networks": trainings(options)}  # fmt: skip
     if clock:
         manifest |= clock | {"load_after": _load(), "about": ABOUT_TIMING}
-    if args.name == COMPARE and options.networks:
+    if options.networks:
         tables, manifest = grown(tables, manifest, args.out, suffix)
     for name, rows in ((name, rows) for name, rows in tables.items() if rows):
         write_table(args.out / f"{args.name}_{name}{suffix}.csv", texts(rows))

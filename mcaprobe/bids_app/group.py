@@ -16,6 +16,7 @@ from mcaprobe.bids_app.derivatives import NOTHING
 from mcaprobe.bids_app.folder import Folder
 from mcaprobe.errors import InputError
 from mcaprobe.intervals import student_interval
+from mcaprobe.result import arithmetic_of
 from mcaprobe.storage import read_csv, read_json, write_csv, write_json
 
 Interval = Literal["t", "bootstrap"]
@@ -84,7 +85,8 @@ class Group:
         if not {"Samples", "Mode", "Route", "Estimator"} <= self.facts.keys():
             return ""
         n, mode, route, estimator = (self.facts[key] for key in ("Samples", "Mode", "Route", "Estimator"))
-        return f"Each image: n = {n} samples and the IEEE run, mode {mode}, emulated (route {route}); {estimator}."
+        way = arithmetic_of({"route": route})
+        return f"Each image: n = {n} samples and the IEEE run, mode {mode}, {way}; {estimator}."
 
 
 def group(
@@ -162,10 +164,10 @@ def bounds(
     """Return the bounds of the mean; None for fewer than two values, the mean itself where all are the same."""
     if len(values) < 2:
         return None, None
-    if min(values) == max(values):
-        return values[0], values[0]
     if interval == "t":
         return student_interval(values, level)
+    if min(values) == max(values):
+        return values[0], values[0]
     found = stats.bootstrap((values,), np.mean, confidence_level=level, n_resamples=RESAMPLES, rng=generator)
     low, high = found.confidence_interval
     return float(low), float(high)
