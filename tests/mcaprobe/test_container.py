@@ -36,6 +36,7 @@ from mcaprobe.container import inside
 from mcaprobe.verrou import APPTAINER, DOCKER, PODMAN, Verrou
 from tests.mcaprobe.one_node_slurm import configuration as configuration
 from tests.mcaprobe.run_directories import expect_equal
+from tests.mcaprobe.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE, BASE = os.environ.get("MCAPROBE_TEST_IMAGE"), os.environ.get("MCAPROBE_TEST_BASE")
@@ -244,13 +245,13 @@ class TestCampaign:
         command = [sys.executable, "-c", code, *arguments(image, "--quiet")]
         process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
         try:
-            until(lambda: len(containers(image)) == 2, 300)
+            assert until(lambda: len(containers(image)) == 2, 300)
             time.sleep(3)
             process.send_signal(signal.SIGINT)
             process.wait(60)
         finally:
             process.kill()
-        until(lambda: not containers(image), 20)
+        assert until(lambda: not containers(image), 20)
 
     def test_a_sample_that_dies_shows_its_last_lines(self, image, here, capsys):
         (here / "small.py").write_text(
@@ -281,14 +282,6 @@ class TestWorkers:
     def test_array_jobs_of_slurm(self, image, here, configuration, monkeypatch):
         monkeypatch.setenv("SLURM_CONF", str(configuration))
         self.expect_the_same_bits(image, here, "--executor", "slurm")
-
-
-def until(condition, seconds: float) -> None:
-    """Wait until a condition holds; fail where it does not in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.5)
 
 
 @needs_base
