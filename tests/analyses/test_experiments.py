@@ -99,7 +99,8 @@ def test_counts_are_those_of_the_operators_slice_by_slice(tables) -> None:  # ty
 def test_uniform_windows_execute_less_and_change_no_label_more(tables) -> None:  # type: ignore[no-untyped-def]
     changed = {row.get("uniform"): row["labels_changed"] for row in tables["dice"]}
     assert changed[None] == 0 < changed[False]
-    # On some processors torch rounds a constant plane unevenly at 8 channels too; this network's ties are decided so.
+    # Where nothing is NaN, torch convolves in the one way and our kernels in the other; they may round apart (1e-7 seen
+    # on an Intel Xeon), and a random network has ties that this decides: 6059 and 6055 labels there.
     assert abs(changed[True] - changed[False]) < 64**3 / 10_000
     plain, uniform = (chosen(tables["layers"], scope=WHOLE, layer="total", uniform=u)[0] for u in (False, True))
     assert uniform["executed_share"] < plain["executed_share"] < 1
